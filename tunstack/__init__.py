@@ -1,0 +1,1 @@
+"""A TCP endpoint in user space."""

@@ -1,0 +1,45 @@
+"""The knobs, under Linux's names, with Linux's defaults and units.
+
+Documentation/networking/ip-sysctl in Linux. One instance a stack; changed at run time it governs what happens from then on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Sysctl:
+    """Settings of one stack. Units are Linux's own: seconds where Linux has seconds, octets, counts."""
+
+    ip_default_ttl: int = 64
+    ip_local_port_range: tuple[int, int] = (32768, 60999)
+    ipfrag_high_thresh: int = 4 * 1024 * 1024  # octets held for reassembly, all datagrams together
+    ipfrag_time: int = 30  # s
+    icmp_echo_ignore_all: bool = False
+    icmp_ratelimit: int = 1000  # ms between two ICMP errors to one target
+    somaxconn: int = 4096
+    tcp_abort_on_overflow: bool = False
+    tcp_adv_win_scale: int = 1
+    tcp_challenge_ack_limit: int = 1000  # challenge ACKs a second (RFC 5961 7)
+    tcp_congestion_control: str = "reno"
+    tcp_fin_timeout: int = 60  # s
+    tcp_initial_cwnd: int = 10  # segments (RFC 6928); a route attribute (initcwnd) in Linux
+    tcp_invalid_ratelimit: int = 500  # ms between two ACKs for out-of-window segments of a connection
+    tcp_keepalive_intvl: int = 75  # s
+    tcp_keepalive_probes: int = 9
+    tcp_keepalive_time: int = 7200  # s
+    tcp_max_syn_backlog: int = 4096
+    tcp_max_tw_buckets: int = 262144
+    tcp_orphan_retries: int = 0  # 0 means 8, as in Linux
+    tcp_retries1: int = 3
+    tcp_retries2: int = 15
+    tcp_rfc1337: bool = False
+    tcp_rmem: tuple[int, int, int] = (4096, 131072, 6291456)  # octets: min, default, max
+    tcp_sack: bool = True
+    tcp_slow_start_after_idle: bool = True
+    tcp_syn_retries: int = 6
+    tcp_synack_retries: int = 5
+    tcp_timestamps: bool = True
+    tcp_window_scaling: bool = True
+    tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)  # octets: min, default, max
