@@ -147,6 +147,7 @@ def test_a_run_has_at_most_65535_octets(codec: ModuleType) -> None:
     assert merged(codec, *frames) == [(0, 65000, 13, 5000), (65000, 10000, 2, 5000)]
     exact = [frame(21845 * n, 21845) for n in range(4)]
     assert merged(codec, *exact) == [(0, 65535, 3, 21845), (65535, 21845, 1, 0)]
+    assert merged(codec, frame(0, 32768), frame(32768, 32768)) == [(0, 32768, 1, 0), (32768, 32768, 1, 0)]
 
 
 def super_frame(seq: int, size: int, gso_size: int, flags: int = ACK) -> bytes:

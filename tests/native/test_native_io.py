@@ -231,6 +231,29 @@ def test_frames_before_an_end_are_returned_before_its_error(codec: ModuleType, p
         reader.read(pair[0].fileno())
 
 
+def test_the_twin_returns_frames_before_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # no descriptor at hand gives a frame and then an error that is not its end; in C the two are one branch
+    class Failing:
+        def __init__(self, fd: int, mode: str, closefd: bool) -> None:
+            self.reads = iter((twin.encode(make_segment(5))[0], None, None))
+
+        def fileno(self) -> int:
+            return 5
+
+        def readinto(self, buffer: bytearray) -> int:
+            frame = next(self.reads)
+            if frame is None:
+                raise OSError(errno.EIO, "gone")
+            buffer[: len(frame)] = frame
+            return len(frame)
+
+    monkeypatch.setattr(twin, "FileIO", Failing)
+    reader = twin.Reader(False)
+    assert len(reader.read(5).segments) == 1
+    with pytest.raises(OSError, match="gone"):
+        reader.read(5)
+
+
 @both
 def test_at_most_max_frames_and_max_octets_at_once(codec: ModuleType, pair: Pair) -> None:
     def send(count: int) -> None:
