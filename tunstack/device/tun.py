@@ -208,7 +208,9 @@ def _open_clone_device() -> int:
         return os.open(CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR):
-            message = f"there is no {CLONE_DEVICE}: load the module with `modprobe tun`, or give a container the device (--device {CLONE_DEVICE})"
+            message = (
+                f"there is no {CLONE_DEVICE}: load the module with `modprobe tun`, or give a container the device (--device {CLONE_DEVICE})"
+            )
         elif error.errno in (errno.EACCES, errno.EPERM):
             message = f"{CLONE_DEVICE} may not be opened: its mode or the container's device rules forbid it ({error.strerror})"
         else:
@@ -225,7 +227,9 @@ def _existing(netlink: Netlink, plan: _Plan) -> Link | None:
         return None
     if link.kind != "tun" or link.tun_type != IFF_TUN:
         kind = "tap" if link.kind == "tun" else link.kind
-        raise DeviceError(errno.EEXIST, f"interface name {plan.name} is taken{f' by a {kind} interface' if kind else ''}: choose another name")
+        raise DeviceError(
+            errno.EEXIST, f"interface name {plan.name} is taken{f' by a {kind} interface' if kind else ''}: choose another name"
+        )
     if not link.tun_persist or link.tun_queues:
         raise _busy(plan.name)
     return link
@@ -247,13 +251,17 @@ def _check_conflicts(netlink: Netlink, plan: _Plan) -> None:
     names = netlink.link_names()
     for index, own in netlink.addresses():
         if own.ip == plan.host.ip or own.ip in plan.addresses:
-            raise DeviceError(errno.EADDRINUSE, f"address {own.ip} is already in use on interface {names.get(index, index)}: choose another subnet")
+            raise DeviceError(
+                errno.EADDRINUSE, f"address {own.ip} is already in use on interface {names.get(index, index)}: choose another subnet"
+            )
     subnet = plan.host.network
     for route in netlink.routes():
         # A wider route through a gateway is overridden, as every narrower route does; a narrower one would override ours.
         if route.network.subnet_of(subnet) or (route.is_link and route.network.overlaps(subnet)):
             via = f"interface {names.get(route.index, route.index)}" if route.index else "a blackhole or unreachable route"
-            raise DeviceError(errno.EADDRINUSE, f"subnet {subnet} overlaps {route.network}, which is in use by {via}: choose another subnet")
+            raise DeviceError(
+                errno.EADDRINUSE, f"subnet {subnet} overlaps {route.network}, which is in use by {via}: choose another subnet"
+            )
 
 
 def _attach(fd: int, name: str, existing: Link | None, offload: bool) -> bool:
@@ -323,11 +331,14 @@ def _host_of(netlink: Netlink, link: Link, plan: _Plan) -> IPv4Interface:
     own = [address for index, address in netlink.addresses() if index == link.index]
     if not own:
         raise DeviceError(
-            errno.EADDRNOTAVAIL, f"interface {link.name} has no IPv4 address: give it one first (`ip address add {plan.host} dev {link.name}`)"
+            errno.EADDRNOTAVAIL,
+            f"interface {link.name} has no IPv4 address: give it one first (`ip address add {plan.host} dev {link.name}`)",
         )
     for address in plan.addresses:
         if any(address == host.ip for host in own):
             raise DeviceError(errno.EADDRINUSE, f"address {address} is the host's own on {link.name}: the stack needs another one")
         if netlink.route_index(address) != link.index:
-            raise DeviceError(errno.EADDRNOTAVAIL, f"address {address} is not reached through interface {link.name} ({', '.join(map(str, own))})")
+            raise DeviceError(
+                errno.EADDRNOTAVAIL, f"address {address} is not reached through interface {link.name} ({', '.join(map(str, own))})"
+            )
     return own[0]
