@@ -92,7 +92,7 @@ class Segment:
         self.tos = tos  # DSCP and ECN
         self.packets = packets  # packets on the wire that this stands for (received)
         self.urgent = urgent  # urgent pointer
-        self.ident = ident  # IPv4 identification (sent)
+        self.ident = ident  # IPv4 identification, of the first packet
 
     def __repr__(self) -> str:
         src, sport, dst, dport = unpack_flow(self.flow)
@@ -110,10 +110,11 @@ class Batch:
     fragments) as one whole datagram each, its IPv4 header checked. Both are borrowed until the next read.
     """
 
-    __slots__ = ("checksum_errors", "header_errors", "packets", "segments")
+    __slots__ = ("checksum_errors", "header_errors", "ignored", "packets", "segments")
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.packets: list[memoryview] = []
         self.checksum_errors = 0  # TCP segments dropped: bad checksum (TcpInCsumErrors)
         self.header_errors = 0  # frames dropped: malformed IPv4 or TCP header (IpInHdrErrors, TcpInErrs)
+        self.ignored = 0  # frames that are not IPv4: a TUN interface also brings the host's IPv6 solicitations
