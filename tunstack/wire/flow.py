@@ -24,7 +24,7 @@ def pack_address(text: str) -> bytes:
 
 def format_address(address: bytes) -> str:
     """Return the dotted form of a packed address."""
-    return "%d.%d.%d.%d" % tuple(address)
+    return ".".join(map(str, address))
 
 
 def pack_flow(src: bytes, sport: int, dst: bytes, dport: int) -> bytes:

@@ -26,8 +26,8 @@ class Segment:
     """One TCP segment, or a run of consecutive ones of a flow handled as one (GSO, GRO).
 
     Received: `payload` views the batch buffer and is borrowed until the next read; who keeps it copies it.
-    To be sent: `payload` views the application's own buffers.
-    Invariant: `length == sum(len(view) for view in payload)`.
+    To be sent: `payload` is the application's own buffers, or views of them.
+    Invariant: `length == sum(len(piece) for piece in payload)`.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Segment:
         ack: int,
         flags: int,
         window: int,
-        payload: Sequence[memoryview] = (),
+        payload: Sequence[bytes | memoryview] = (),
         length: int = 0,
         ts_val: int | None = None,
         ts_ecr: int = 0,
@@ -92,7 +92,7 @@ class Segment:
         self.tos = tos  # DSCP and ECN
         self.packets = packets  # packets on the wire that this stands for (received)
         self.urgent = urgent  # urgent pointer
-        self.ident = ident  # IPv4 identification (sent)
+        self.ident = ident  # IPv4 identification, of the first packet
 
     def __repr__(self) -> str:
         src, sport, dst, dport = unpack_flow(self.flow)
@@ -110,10 +110,11 @@ class Batch:
     fragments) as one whole datagram each, its IPv4 header checked. Both are borrowed until the next read.
     """
 
-    __slots__ = ("checksum_errors", "header_errors", "packets", "segments")
+    __slots__ = ("checksum_errors", "header_errors", "ignored", "packets", "segments")
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.packets: list[memoryview] = []
         self.checksum_errors = 0  # TCP segments dropped: bad checksum (TcpInCsumErrors)
         self.header_errors = 0  # frames dropped: malformed IPv4 or TCP header (IpInHdrErrors, TcpInErrs)
+        self.ignored = 0  # frames that are not IPv4: a TUN interface also brings the host's IPv6 solicitations

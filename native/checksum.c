@@ -1,0 +1,41 @@
+/* The Internet checksum, RFC 1071. Twin: tunstack/wire/checksum.py. */
+#include "tunstack.h"
+
+uint32_t ts_fold(uint64_t sum)
+{
+    sum = (sum & 0xFFFFFFFF) + (sum >> 32);
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    return (uint32_t)sum;
+}
+
+uint32_t ts_word_sum(const uint8_t *data, size_t length)
+{
+    /* 32 bits at a time into 64: no carry is lost below 2^32 words, and the compiler makes vectors of it. The sum in the
+     * machine's own byte order is the byte-swapped sum in network order (RFC 1071 2 B). */
+    uint64_t sum = 0;
+    size_t words = length / 4;
+    for (size_t i = 0; i < words; i++) {
+        uint32_t word;
+        memcpy(&word, data + 4 * i, 4);
+        sum += word;
+    }
+    if (length & 3) {
+        uint8_t rest[4] = {0, 0, 0, 0};
+        for (size_t i = 0; i < (length & 3); i++)
+            rest[i] = data[4 * words + i];
+        uint32_t word;
+        memcpy(&word, rest, 4);
+        sum += word;
+    }
+    uint8_t octets[2];
+    uint16_t folded = (uint16_t)ts_fold(sum);
+    memcpy(octets, &folded, 2);
+    return ts_get16(octets);
+}
+
+uint16_t ts_checksum(const uint8_t *data, size_t length, uint64_t initial)
+{
+    return (uint16_t)~ts_fold((uint64_t)ts_word_sum(data, length) + ts_fold(initial));
+}

@@ -1,0 +1,216 @@
+"""The codec in plain Python: the reference of the C extension, and its stand-in where there is no compiler.
+
+Same names and behaviour as native.py; codec.py chooses. Lengths in octets. Descriptors are non-blocking and keep frames apart
+(a TUN interface, a datagram or seqpacket socket).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from errno import EMSGSIZE, ENODEV
+from io import FileIO
+
+from tunstack.wire import tcp, virtio
+from tunstack.wire.buffer import Buffer
+from tunstack.wire.checksum import checksum as checksum
+from tunstack.wire.checksum import fold, word_sum
+from tunstack.wire.gro import Coalescer
+from tunstack.wire.ipv4 import MAX_PACKET
+from tunstack.wire.segment import CWR, FIN, PSH, SYN, URG, Batch, Segment
+
+BACKEND = "python"
+
+
+class Reader:
+    """Reads frames from a descriptor, or takes them from memory, and makes a batch of them.
+
+    `vnet`: a virtio header precedes every frame. At most `max_frames` frames are read at once, and no further one after
+    `max_octets`. `coalesce`: segments that follow each other become one (gro.py).
+    """
+
+    def __init__(self, vnet: bool, max_frames: int = 64, max_octets: int = 1 << 19, coalesce: bool = True) -> None:
+        self._vnet = vnet
+        self._max_frames = max_frames
+        self._max_octets = max_octets
+        self._coalesce = coalesce
+        self._file: FileIO | None = None
+
+    def read(self, fd: int) -> Batch:
+        """Return what has arrived, possibly nothing, without waiting; it is borrowed until the next call.
+
+        OSError if the device is gone; what was read before the error is returned first.
+        """
+        if self._file is None or self._file.fileno() != fd:
+            self._file = FileIO(fd, "r", closefd=False)
+        frames: list[Buffer] = []
+        octets = 0
+        while len(frames) < self._max_frames and octets < self._max_octets:
+            buffer = bytearray(virtio.LENGTH + MAX_PACKET)
+            try:
+                length = self._file.readinto(buffer)
+            except OSError:
+                if frames:
+                    break
+                raise
+            if length is None:  # EAGAIN
+                break
+            if not length:
+                if frames:
+                    break
+                raise OSError(ENODEV, "the other end of the device is closed")
+            frames.append(memoryview(buffer)[:length])
+            octets += length
+        return self.parse(frames)
+
+    def parse(self, frames: Sequence[Buffer]) -> Batch:
+        """Return the batch of frames that are in memory; each with its virtio header if `vnet`."""
+        batch = Batch()
+        coalescer = Coalescer(self._coalesce)
+        for frame in frames:
+            self._take(memoryview(frame), batch, coalescer)
+        batch.segments = coalescer.finish()
+        return batch
+
+    def _take(self, frame: memoryview, batch: Batch, coalescer: Coalescer) -> None:
+        flags = gso_type = gso_size = csum_start = csum_offset = 0
+        if self._vnet:
+            if len(frame) < virtio.LENGTH:
+                batch.header_errors += 1
+                return
+            flags, gso_type, _, gso_size, csum_start, csum_offset = virtio.HEADER.unpack_from(frame)
+            frame = frame[virtio.LENGTH :]
+        if len(frame) > MAX_PACKET:
+            batch.header_errors += 1
+            return
+        parsed = tcp.parse(frame, not flags & (virtio.NEEDS_CSUM | virtio.DATA_VALID))
+        if parsed.segment is not None:
+            segment = parsed.segment
+            if gso_type & ~virtio.GSO_ECN == virtio.GSO_TCPV4 and 0 < gso_size < segment.length:
+                segment.gso_size = gso_size
+                segment.packets = -(-segment.length // gso_size)
+            coalescer.add(segment, parsed.options)
+        elif parsed.verdict == tcp.PACKET:
+            packet: memoryview | None = parsed.packet
+            if flags & virtio.NEEDS_CSUM:
+                packet = _complete_checksum(parsed.packet, csum_start, csum_offset)
+            if packet is None:
+                batch.header_errors += 1
+            else:
+                batch.packets.append(packet)
+        elif parsed.verdict == tcp.IGNORED:
+            batch.ignored += 1
+        elif parsed.verdict == tcp.CHECKSUM_ERROR:
+            batch.checksum_errors += 1
+        else:
+            batch.header_errors += 1
+
+
+def _complete_checksum(packet: memoryview, start: int, offset: int) -> memoryview | None:
+    """Return a copy of the packet with its partial checksum completed, as Linux does (skb_checksum_help); None if it lies outside."""
+    header_length = (packet[0] & 0xF) * 4
+    at = start + offset
+    if start < header_length or at + 2 > len(packet):
+        return None
+    whole = bytearray(packet)
+    check = fold(word_sum(packet[start:])) ^ 0xFFFF or 0xFFFF  # 0 means "no checksum" in UDP
+    whole[at : at + 2] = check.to_bytes(2, "big")
+    return memoryview(whole)
+
+
+def parse_datagram(data: Buffer) -> Segment | None:
+    """Return the segment in one whole IPv4 packet (after reassembly), or None where it holds no valid one. The payload views data."""
+    return tcp.parse(data).segment
+
+
+def encode(segment: Segment, ttl: int = 64) -> list[bytes]:
+    """Return the packets of a segment, cut to its gso_size, with full checksums; see `cut` for how its fields are spread over them.
+
+    OSError EMSGSIZE where the options or a packet do not fit.
+    """
+    payload = b"".join(segment.payload)
+    return [tcp.build_header(part, payload[start:end], ttl) + payload[start:end] for part, start, end in cut(segment, len(payload))]
+
+
+def cut(segment: Segment, length: int) -> list[tuple[Segment, int, int]]:
+    """Return each packet of a segment with the range of the payload that it carries.
+
+    PSH and FIN are for the last packet only, CWR for the first, URG for those before the urgent pointer; the identification counts up.
+    A SYN is never cut.
+    """
+    size = segment.gso_size
+    if not size or size >= length or segment.flags & SYN:
+        return [(segment, 0, length)]
+    parts = []
+    for index, start in enumerate(range(0, length, size)):
+        end = min(start + size, length)
+        flags = segment.flags
+        if start:
+            flags &= ~CWR
+        if end < length:
+            flags &= ~(PSH | FIN)
+        urgent = segment.urgent
+        if flags & URG:
+            urgent = max(urgent - start, 0)
+            if not urgent:
+                flags &= ~URG
+        part = Segment(segment.flow, (segment.seq + start) & 0xFFFFFFFF, segment.ack, flags, segment.window)
+        part.ts_val, part.ts_ecr = segment.ts_val, segment.ts_ecr
+        part.mss, part.wscale, part.sack_ok = segment.mss, segment.wscale, segment.sack_ok
+        part.sack, part.options = segment.sack, segment.options
+        part.tos, part.urgent, part.ident = segment.tos, urgent, (segment.ident + index) & 0xFFFF
+        parts.append((part, start, end))
+    return parts
+
+
+class Writer:
+    """Sends segments and packets to a descriptor.
+
+    `vnet`: a virtio header precedes every frame. `tso` (needs `vnet`): a segment leaves as one frame, whatever its size, its checksum
+    partial, and the other side cuts it; without, it is cut here to `segment.gso_size` and checksummed.
+    """
+
+    def __init__(self, fd: int, vnet: bool, tso: bool, ttl: int = 64) -> None:
+        if tso and not vnet:
+            raise ValueError("segmentation offload needs the virtio header")
+        self._file = FileIO(fd, "w", closefd=False)
+        self._vnet = vnet
+        self._tso = tso
+        self._ttl = ttl
+        self.lost = 0  # packets at the end of a run that found the queue full
+
+    def write(self, segment: Segment) -> bool:
+        """Send a segment; return False, nothing having been sent, where it would block.
+
+        A queue that is full in the middle of a run loses the rest of it, and `lost` counts. OSError where the device is gone,
+        EMSGSIZE where the options or a packet do not fit.
+        """
+        if self._tso and not segment.flags & URG:
+            return self._put(self._super_frame(segment))
+        prefix = virtio.NO_OFFLOAD if self._vnet else b""
+        frames = [prefix + packet for packet in encode(segment, self._ttl)]
+        for index, frame in enumerate(frames):
+            if not self._put(frame):
+                if not index:
+                    return False
+                self.lost += len(frames) - index
+                break
+        return True
+
+    def write_packet(self, data: Buffer) -> bool:
+        """Send one whole IPv4 packet; return False where it would block. OSError where the device is gone."""
+        if len(data) > MAX_PACKET:
+            raise OSError(EMSGSIZE, "an IPv4 packet has at most 65535 octets")
+        return self._put(virtio.NO_OFFLOAD + data if self._vnet else data)
+
+    def _super_frame(self, segment: Segment) -> bytes:
+        payload = b"".join(segment.payload)
+        header = tcp.build_header(segment, payload, self._ttl, partial=True)
+        gso_type = hdr_len = gso_size = 0
+        if 0 < segment.gso_size < len(payload) and not segment.flags & SYN:
+            gso_type = virtio.GSO_TCPV4 | (virtio.GSO_ECN if segment.flags & CWR else 0)
+            hdr_len, gso_size = len(header), segment.gso_size
+        offload = virtio.HEADER.pack(virtio.NEEDS_CSUM, gso_type, hdr_len, gso_size, 20, tcp.CHECKSUM_OFFSET)
+        return offload + header + payload
+
+    def _put(self, frame: Buffer) -> bool:
+        return self._file.write(frame) is not None  # None: EAGAIN
