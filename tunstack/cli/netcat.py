@@ -96,7 +96,6 @@ class Netcat:
         except socket.gaierror as error:
             return _fail(f"{config.host}: {error.strerror}")
 
-
         def hold(relay: Relay) -> None:
             """Let the conversation wait until the connection has been announced."""
 

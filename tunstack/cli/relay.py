@@ -25,10 +25,8 @@ class RelayOptions:
 class Relay(asyncio.Protocol):
     """One conversation. Over, it closes the transport; `finished` is then set, to the error that it ended with, or None."""
 
-    def __init__(
-        self, input_: Input | None, output: Output, options: RelayOptions, on_connected: Callable[[Relay], None] | None = None
-    ) -> None:
-        """`input_` None: nothing is sent (-d). With `on_connected`, which is called at once, the conversation waits for `begin`."""
+    def __init__(self, input_: Input | None, output: Output, options: RelayOptions, on_connected: Callable[[Relay], None]) -> None:
+        """`input_` None: nothing is sent (-d). The conversation waits, after `on_connected`, for `begin`."""
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[OSError | None] = self._loop.create_future()
         self._input = input_

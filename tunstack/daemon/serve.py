@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pwd
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import sysctls
@@ -36,10 +38,7 @@ def serve(config: ServeConfig) -> None:
     device = open_device(config.interface)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            daemon = Daemon(config, device)
-            give_up_root(config.user)
-            daemon.check_access()
-            runner.run(daemon.run())
+            runner.run(Daemon(config, device).run())
     finally:
         device.close()
 
@@ -48,33 +47,31 @@ class Daemon:
     """One run of `tunstack serve`. It does not own the device."""
 
     def __init__(self, config: ServeConfig, device: TunDevice) -> None:
-        """Open, with the rights that we still have, what will be needed."""
         self._config = config
         self._device = device
         self._started = time.monotonic()
-        self._tree = _open_tree(config) if "http" in config.ports else None
-        self._services = Services(config.ports, self._tree, config.http_upload, self.status)
+        self._tree: Tree | None = None
         self._endpoint: Endpoint | None = None
         self._signals = 0
         self._told = asyncio.Event()  # to end
         self._hurried = asyncio.Event()  # to end at once
 
-    def check_access(self) -> None:
-        """See whether the user that we have become may serve the files; UserError if not."""
-        if self._tree is None:
-            return
-        try:
-            self._tree.check_access(self._config.http_upload)
-        except OSError as error:
-            what = "read and written" if self._config.http_upload else "read"
-            user = self._config.user if os.geteuid() else "root"
-            raise UserError(
-                f"the HTTP root {self._config.http_root} cannot be {what} by user {user} ({error.strerror}): change its mode or owner,"
-                " or choose another --user"
-            ) from error
-
     async def run(self) -> None:
         """Serve until told to end."""
+        try:
+            # With the rights that we still have: the modules may be where only root can read them.
+            if "http" in self._config.ports and self._config.http_root is not None:
+                self._tree = _open_tree(self._config.http_root)
+            services = Services(self._config.ports, self._tree, self._config.http_upload, self.status)
+            give_up_root(self._config.user)
+            if self._tree is not None:
+                _check_access(self._tree, self._config)
+            await self._serve(services)
+        finally:
+            if self._tree is not None:
+                self._tree.close()
+
+    async def _serve(self, services: Services) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
@@ -82,17 +79,15 @@ class Daemon:
         endpoint = self._endpoint = Endpoint(self._device, addresses, sysctl=sysctls.build(self._config.sysctl))
         await endpoint.start()
         try:
-            await self._services.start(endpoint, addresses)
+            await services.start(endpoint, addresses)
             print(self.ready_line(), flush=True)
             notify("READY=1")
             await self._until_told(endpoint)
             notify("STOPPING=1")
-            await self._drain(endpoint)
+            await self._drain(endpoint, services)
         finally:
             endpoint.close()
             await endpoint.wait_closed()
-            if self._tree is not None:
-                self._tree.close()
 
     def ready_line(self) -> str:
         """Say what is served, and where."""
@@ -135,12 +130,12 @@ class Daemon:
         if endpoint.error is not None:
             raise OSError(f"interface {self._device.name} is gone: {endpoint.error.strerror}") from endpoint.error
 
-    async def _drain(self, endpoint: Endpoint) -> None:
+    async def _drain(self, endpoint: Endpoint, services: Services) -> None:
         """Let what is open come to an end, within the drain timeout."""
         deadline = time.monotonic() + self._config.drain_timeout
-        self._services.drain()
+        services.drain()
         log.info("ending: %d connections are open", count_states(endpoint.stack.connections).get("ESTABLISHED", 0))
-        finished = await _first(self._services.wait_closed, self._hurried.wait, endpoint.wait_closed, timeout=self._config.drain_timeout)
+        finished = await _first(services.wait_closed, self._hurried.wait, endpoint.wait_closed, timeout=self._config.drain_timeout)
         if finished and not self._hurried.is_set():
             # All is handed to the stack; give the peers the time to acknowledge it.
             left = max(0.0, deadline - time.monotonic())
@@ -158,10 +153,21 @@ async def _first(*waits: Callable[[], Coroutine[object, object, object]], timeou
     return bool(done)
 
 
-def _open_tree(config: ServeConfig) -> Tree | None:
-    if config.http_root is None:
-        return None
+def _open_tree(path: Path) -> Tree:
     try:
-        return Tree(config.http_root)
+        return Tree(path)
     except OSError as error:
-        raise UserError(f"the HTTP root {config.http_root} cannot be opened: {error.strerror}") from error
+        raise UserError(f"the HTTP root {path} cannot be opened: {error.strerror}") from error
+
+
+def _check_access(tree: Tree, config: ServeConfig) -> None:
+    """See whether the user that we have become may serve the files; UserError if not."""
+    try:
+        tree.check_access(config.http_upload)
+    except OSError as error:
+        what = "read and written" if config.http_upload else "read"
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        raise UserError(
+            f"the HTTP root {config.http_root} cannot be {what} by user {user} ({error.strerror}): change its mode or owner,"
+            " or choose another --user"
+        ) from error
