@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import uvloop
-
 from namespaces import Namespace
 
 from tunstack.device.errors import DeviceError
