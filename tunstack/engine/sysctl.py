@@ -17,6 +17,8 @@ class Sysctl:
     ipfrag_high_thresh: int = 4 * 1024 * 1024  # octets held for reassembly, all datagrams together
     ipfrag_time: int = 30  # s
     icmp_echo_ignore_all: bool = False
+    icmp_msgs_burst: int = 50  # ICMP errors at once, to all targets together
+    icmp_msgs_per_sec: int = 1000  # ICMP errors a second, to all targets together
     icmp_ratelimit: int = 1000  # ms between two ICMP errors to one target
     somaxconn: int = 4096
     tcp_abort_on_overflow: bool = False

@@ -21,7 +21,7 @@ class Run:
         self.segment = segment
         self.options = options  # all option octets of the first packet
         self.unit = segment.gso_size or segment.length  # payload octets of each packet
-        self.parts: list[memoryview] = list(segment.payload)
+        self.parts: list[bytes | memoryview] = list(segment.payload)
         self._close_where_done()
 
     def _close_where_done(self) -> None:

@@ -278,7 +278,7 @@ class Writer:
             raise _error(result)
         return bool(result)
 
-    def _send_views(self, record: bytes, payload: Sequence[memoryview]) -> int:
+    def _send_views(self, record: bytes, payload: Sequence[bytes | memoryview]) -> int:
         if len(payload) > _MAX_VIEWS:  # to copy 64 KB costs less than to hand over many views
             whole = b"".join(payload)
             sent: int = lib.ts_writer_send(self._writer, record, _from_buffer(whole), len(whole))

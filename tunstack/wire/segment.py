@@ -26,8 +26,8 @@ class Segment:
     """One TCP segment, or a run of consecutive ones of a flow handled as one (GSO, GRO).
 
     Received: `payload` views the batch buffer and is borrowed until the next read; who keeps it copies it.
-    To be sent: `payload` views the application's own buffers.
-    Invariant: `length == sum(len(view) for view in payload)`.
+    To be sent: `payload` is the application's own buffers, or views of them.
+    Invariant: `length == sum(len(piece) for piece in payload)`.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Segment:
         ack: int,
         flags: int,
         window: int,
-        payload: Sequence[memoryview] = (),
+        payload: Sequence[bytes | memoryview] = (),
         length: int = 0,
         ts_val: int | None = None,
         ts_ecr: int = 0,

@@ -1,0 +1,480 @@
+"""One connection: its public surface, its timers and its output.
+
+RFC 9293 3.3, 3.8, 3.9.1. Arriving segments are handled in input.py, opening and closing in state.py; the halves are `tx` (sender.py)
+and `rx` (receiver.py). Knows no clock and no I/O: every method that needs the time is given it. Times are int microseconds, lengths octets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.congestion import lookup
+from tunstack.engine import input, output, timeouts, transitions
+from tunstack.engine.errors import errno_error, socket_error
+from tunstack.engine.handshake import Agreed, buffer_limits, local_mss
+from tunstack.engine.info import ConnectionInfo
+from tunstack.engine.options import SocketOptions, check_option
+from tunstack.engine.receiver import Receiver
+from tunstack.engine.recovery import Recovery
+from tunstack.engine.rtt import RttEstimator
+from tunstack.engine.sender import Sender
+from tunstack.engine.sink import NULL_SINK, Sink
+from tunstack.engine.state import MAY_WRITE, RECEIVING, SECOND, SYNCHRONIZED, State
+from tunstack.engine.timers import NEVER
+from tunstack.seq import MASK
+from tunstack.wire.flow import unpack_flow
+from tunstack.wire.segment import Segment
+
+if TYPE_CHECKING:
+    from tunstack.engine.icmp import PathError
+    from tunstack.engine.stack import Stack
+
+
+class Connection:
+    """A connection, from SYN_SENT or ESTABLISHED to CLOSED.
+
+    Four kinds of methods. Queries: `info()`, the properties. What the network and the clock bring: `on_segment`, `on_icmp`, `on_timer`,
+    called by the stack. What the application orders: `send`, `shutdown_write`, `close`, `abort`, `pause`, `resume`, `read`, `set_option`.
+    What comes out: `poll_transmit` until None after any of these, `next_deadline`. The sink is called at the end of a method that brings
+    something, never in the middle, so it may call the connection.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_delivering",
+        "_error",
+        "agreed",
+        "cost_data",
+        "eof_due",
+        "fin_wait_2_at",
+        "flow",
+        "flow_in",
+        "heap_at",
+        "is_connected",
+        "is_dirty",
+        "is_ending",
+        "is_orphan",
+        "is_told",
+        "keepalive_at",
+        "keepalive_probes",
+        "last_oow_ack_at",
+        "last_received_at",
+        "linger_at",
+        "listener",
+        "mtu",
+        "options",
+        "paused",
+        "persist_at",
+        "persist_backoff",
+        "probes_out",
+        "recovery",
+        "retrans_at",
+        "retransmits",
+        "rto_at",
+        "rtt",
+        "rx",
+        "sink",
+        "soft_error",
+        "stack",
+        "state",
+        "syn_due",
+        "syn_sent_at",
+        "ts_offset",
+        "ts_ok",
+        "tx",
+        "was_writable",
+        "write_low_water",
+    )
+
+    def __init__(self, stack: Stack, flow: bytes, flow_in: bytes, iss: int, options: SocketOptions, sink: Sink) -> None:
+        self.stack = stack
+        self.flow = flow  # of the segments that we send
+        self.flow_in = flow_in  # of those that come
+        self.state = State.CLOSED
+        self.options = options
+        self.sink = sink
+        self.mtu = stack.path_mtu.get(flow)  # of the path
+        self.tx = Sender(iss, local_mss(self.mtu, options))
+        self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
+        self.rtt = RttEstimator()
+        self.recovery = Recovery(self.tx, stack.counters)
+        self.agreed: Agreed | None = None  # what the SYNs agreed on
+        self.ts_ok = False  # timestamps are in use
+        self.ts_offset = stack.isn.ts_offset(flow) if stack.sysctl.tcp_timestamps else 0
+        self.listener: object | None = None  # the listener that it came by
+        # The application's side.
+        self.paused = False  # on_data and on_eof are held back
+        self.write_low_water = 0  # on_writable when `unsent` falls to this
+        self.was_writable = True  # `unsent` is at or below it
+        self.is_orphan = False  # close() or abort() was called: nobody reads
+        self.is_connected = False  # on_established is due
+        self.eof_due = False  # on_eof is due
+        self.is_ending = False  # on_closed is due
+        self.is_told = False  # on_closed was called, or nobody wants it
+        self._error: OSError | None = None  # what on_closed will say
+        self.cost_data = False  # what we sent may not have arrived
+        self.soft_error: OSError | None = None  # last ICMP error, told only if the connection then times out
+        self._delivering = False
+        # Timers: absolute, NEVER if off.
+        self.heap_at = NEVER  # see timers.py
+        self.rto_at = NEVER  # retransmission, SYN included
+        self.persist_at = NEVER  # zero-window probe
+        self.keepalive_at = NEVER
+        self.fin_wait_2_at = NEVER
+        self.linger_at = NEVER
+        self.retransmits = 0  # timeouts in a row
+        self.retrans_at = 0  # when the first of them was
+        self.probes_out = 0  # window probes without an answer
+        self.persist_backoff = 0  # window probes since the window closed
+        self.keepalive_probes = 0  # keepalive probes without an answer
+        self.last_received_at = 0
+        self.last_oow_ack_at = 0  # last ACK for an out-of-window segment (tcp_invalid_ratelimit)
+        self.syn_due = False  # the SYN, or SYN-ACK, is to be sent
+        self.syn_sent_at = 0  # when it was; 0 once it was sent twice (Karn)
+        self.is_dirty = False  # in the stack's queue of those with output
+
+    # Queries.
+
+    @property
+    def local(self) -> tuple[bytes, int]:
+        """Our address and port."""
+        return unpack_flow(self.flow)[:2]
+
+    @property
+    def remote(self) -> tuple[bytes, int]:
+        """The peer's address and port."""
+        return unpack_flow(self.flow)[2:]
+
+    @property
+    def unsent(self) -> int:
+        """Octets written and never sent."""
+        return self.tx.unsent
+
+    @property
+    def unacked(self) -> int:
+        """Octets of sequence space sent and not acknowledged."""
+        return self.tx.outstanding
+
+    @property
+    def readable(self) -> int:
+        """Octets received that the application has not taken."""
+        return self.rx.queued if self.rx is not None else 0
+
+    @property
+    def mss(self) -> int:
+        """Octets of payload in a full segment that we send."""
+        return self.tx.mss
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the protocol is done with it."""
+        return self.state is State.CLOSED or self.state is State.TIME_WAIT
+
+    def info(self) -> ConnectionInfo:
+        """Return what Linux tells in TCP_INFO."""
+        return ConnectionInfo.of(self)
+
+    # Opening. Called by the stack and the listener.
+
+    def open_active(self, now: int) -> None:
+        """Send a SYN (RFC 9293 3.10.1)."""
+        self.state = State.SYN_SENT
+        self.tx.syn_sent()
+        self.syn_due = True
+        self.mark_dirty()
+
+    def open_passive(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
+        """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
+        self.state = State.SYN_RECEIVED
+        self.tx.syn_sent()
+        self.learn_peer(agreed, irs, window, now)
+
+    def learn_peer(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
+        """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
+        self.agreed = agreed
+        size, largest = buffer_limits(self.options, self.stack.sysctl)
+        self.rx = Receiver(irs, window, size, largest, agreed.rcv_wscale, local_mss(self.mtu, self.options) - agreed.option_octets)
+        self.ts_ok = agreed.ts_ok
+        self.rx.ts_recent = agreed.ts_recent
+        self.rx.ts_recent_at = now
+        self.tx.wscale = agreed.snd_wscale
+        self.tx.peer_mss = agreed.mss
+        self.tx.set_mss(agreed.option_octets, self.options.maxseg)
+
+    def start_congestion_control(self) -> None:
+        """Choose the algorithm; the MSS is known now."""
+        name = self.options.congestion or self.stack.sysctl.tcp_congestion_control
+        self.tx.cc = lookup(name)(self.tx.mss, self.stack.sysctl.tcp_initial_cwnd * self.tx.mss)
+
+    # What the network and the clock bring.
+
+    def on_segment(self, seg: Segment, now: int) -> None:  # hot
+        """Handle a segment of this connection."""
+        if self.state is State.ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
+            if self.rx.ready:
+                self.deliver(now)
+            return
+        input.arrives(self, seg, now)
+        self.deliver(now)
+
+    def on_icmp(self, error: PathError, now: int) -> None:
+        """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
+        if error.mtu:
+            self._shrink_path(self.stack.path_mtu.lower(self.flow, error.mtu, now))
+        elif self.state in (State.SYN_SENT, State.SYN_RECEIVED):
+            transitions.finish(self, errno_error(error.errno), now)
+        else:
+            self.soft_error = errno_error(error.errno)
+        self.deliver(now)
+
+    def _shrink_path(self, mtu: int) -> None:
+        """The path takes no more than `mtu` octets: smaller segments from now on, and again what did not pass (RFC 1191)."""
+        if mtu >= self.mtu or self.state not in SYNCHRONIZED:
+            return
+        self.mtu = mtu
+        self.tx.path_mss = local_mss(mtu, self.options)
+        self.tx.set_mss(self.agreed.option_octets if self.agreed else 0, self.options.maxseg)
+        self.tx.cc.on_mss(self.tx.mss)
+        self.recovery.on_path_mss()
+        self.mark_dirty()
+
+    def next_deadline(self) -> int:
+        """Return the earliest of the timers, or NEVER."""
+        return min(
+            self.rto_at,
+            self.persist_at,
+            self.rx.delack_at if self.rx is not None else NEVER,
+            self.keepalive_at,
+            self.fin_wait_2_at,
+            self.linger_at,
+        )
+
+    def on_timer(self, now: int) -> None:
+        """Handle the timers that are due."""
+        timeouts.fire(self, now)
+        self.deliver(now)
+
+    def start_keepalive(self, now: int) -> None:
+        """(Re)start the keepalive timer where SO_KEEPALIVE is set (M-42)."""
+        if self.options.keepalive and self.state in SYNCHRONIZED:
+            self.keepalive_at = now + (self.options.keepidle or self.stack.sysctl.tcp_keepalive_time) * SECOND
+            self.arm(self.keepalive_at)
+
+    # What the application orders.
+
+    def send(self, data: bytes | memoryview, now: int) -> None:
+        """Queue octets; they are held by reference and must not change.
+
+        OSError EPIPE once writing is shut down or the connection is over.
+        """
+        if self.tx.fin_queued or self.state not in MAY_WRITE:
+            raise socket_error("EPIPE")
+        if self.state is State.ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
+            self._check_idle(now)
+        self.tx.queue.append(data)
+        if self.tx.unsent > self.write_low_water:
+            self.was_writable = False
+        self.mark_dirty()
+
+    def _check_idle(self, now: int) -> None:
+        """Restart after idle: nothing in flight for an RTO (RFC 5681 4.1)."""
+        tx = self.tx
+        idle = now - tx.last_sent_at
+        if idle >= self.rtt.rto and tx.snd_una == tx.snd_nxt and not tx.unsent:
+            tx.cc.on_idle(idle, self.rtt.rto, now)
+
+    def shutdown_write(self, now: int) -> None:
+        """Send FIN after what is queued (shutdown(2) with SHUT_WR). OSError ENOTCONN if the connection is over."""
+        if self.state not in MAY_WRITE and not self.tx.fin_queued:
+            raise socket_error("ENOTCONN")
+        transitions.queue_fin(self)
+        self.deliver(now)
+
+    def close(self, now: int) -> None:
+        """close(2): FIN after what is queued, or RST if data was left unread or SO_LINGER is zero.
+
+        The sink hears on_closed when nothing is left to be sent.
+        """
+        transitions.close(self, now)
+        self.deliver(now)
+
+    def abort(self, now: int) -> None:
+        """Send RST and forget everything at once. The sink hears nothing more."""
+        transitions.abort(self, now)
+
+    def pause(self, now: int) -> None:
+        """Hold on_data and on_eof back; what arrives is queued and the window closes."""
+        self.paused = True
+
+    def resume(self, now: int) -> None:
+        """Deliver what was held back, and go on."""
+        self.paused = False
+        self.deliver(now)
+
+    def read(self, max_len: int, now: int) -> bytes:
+        """Take up to `max_len` octets from the queue of a paused connection (recv(2) without blocking); b"" if there are none."""
+        rx = self.rx
+        parts: list[bytes] = []
+        while max_len and rx is not None and rx.queue:
+            data = rx.queue.popleft()
+            if len(data) > max_len:
+                rx.queue.appendleft(data[max_len:])
+                data = data[:max_len]
+            parts.append(data)
+            max_len -= len(data)
+            rx.queued -= len(data)
+        if parts:
+            self._window_opened()
+            self.deliver(now)
+        return b"".join(parts)
+
+    def set_option(self, name: str, value: object, now: int) -> None:
+        """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
+        check_option(name, value)
+        if name == "congestion":
+            try:
+                factory = lookup(str(value))
+            except KeyError:
+                raise socket_error("ENOENT") from None
+            if self.state in SYNCHRONIZED:
+                old = self.tx.cc
+                self.tx.cc = factory(self.tx.mss, old.cwnd)
+                self.tx.cc.ssthresh = old.ssthresh
+        setattr(self.options, name, value)
+        if name == "keepalive":
+            self.keepalive_at = NEVER
+            self.start_keepalive(now)
+        elif name == "keepidle" and self.options.keepalive:
+            self.start_keepalive(self.last_received_at)
+        elif name in ("nodelay", "cork"):
+            self.mark_dirty()
+        elif name == "quickack" and self.rx is not None:
+            self.rx.pingpong = not value
+        elif name == "rcvbuf" and self.rx is not None:
+            self.rx.buffer_size = self.rx.buffer_max = buffer_limits(self.options, self.stack.sysctl)[0]
+
+    # Delivery: the end of everything that brings something.
+
+    def deliver(self, now: int) -> None:
+        """Call the sink for what is due.
+
+        A sink that calls back finds a consistent connection; nested calls leave the rest to the outer one.
+        """
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            self._deliver(now)
+        finally:
+            self._delivering = False
+
+    def _deliver(self, now: int) -> None:
+        if self.is_connected:
+            self.is_connected = False
+            self.sink.on_established()
+        rx = self.rx
+        if rx is not None:
+            if self.is_orphan:
+                rx.queue.clear()
+                rx.queued = 0
+                rx.ready.clear()
+            if rx.queue and not self.paused:
+                self._deliver_queue(now)
+            if rx.ready:
+                self._deliver_ready(now)
+            if self.eof_due and not self.paused and not rx.queue:
+                self.eof_due = False
+                if not self.is_orphan:
+                    self.sink.on_eof()
+        if self.is_ending and not self.is_told:
+            self._end(now)
+
+    def _deliver_queue(self, now: int) -> None:
+        rx = self.rx
+        while rx.queue and not self.paused and not self.is_orphan:
+            data = rx.queue.popleft()
+            rx.queued -= len(data)
+            self.sink.on_data(memoryview(data))
+        self._window_opened()
+
+    def _deliver_ready(self, now: int) -> None:  # hot
+        rx = self.rx
+        ready = rx.ready
+        if len(ready) == 1 and not self.paused and not rx.queue:
+            data = ready[0]
+            ready.clear()
+            self.sink.on_data(data)
+            return
+        rx.ready = []
+        for data in ready:
+            if self.is_orphan:
+                break
+            if self.paused or rx.queue:
+                rx.queue.append(bytes(data))
+                rx.queued += len(data)
+            else:
+                self.sink.on_data(data)
+
+    def _end(self, now: int) -> None:
+        """Tell the sink that it is over, after all that it can still read.
+
+        An error that cost data not yet acknowledged is told at once, as a socket with something to send would tell it.
+        """
+        rx = self.rx
+        if not self.is_orphan:
+            if self.sink is NULL_SINK:  # not accepted yet: whoever accepts it shall hear
+                return
+            if rx is not None and (rx.queue or self.eof_due) and not self.cost_data:
+                return
+        self.is_told = True
+        sink, self.sink = self.sink, NULL_SINK
+        sink.on_closed(self._error)
+
+    def end_application(self, error: OSError | None) -> None:
+        """Have on_closed called when delivery comes to its end."""
+        if not self.is_ending:
+            self.is_ending = True
+            self._error = error
+
+    def _window_opened(self) -> None:
+        """The application took data: tell the peer if its window at least doubles by it (silly window)."""
+        if self.state in RECEIVING and self.rx.wants_window_update():
+            self.rx.acks_due = max(self.rx.acks_due, 1)
+            self.mark_dirty()
+
+    # What comes out.
+
+    def mark_dirty(self) -> None:
+        """Have the stack poll this connection."""
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.stack.on_connection_dirty(self)
+
+    def arm(self, at: int) -> None:
+        """Make the stack look at the timers no later than `at`."""
+        if at < self.heap_at:
+            self.stack.timers.arm(self, at)
+
+    def poll_transmit(self, now: int, max_payload: int) -> Segment | None:
+        """Return the next segment to send, of at most `max_payload` octets of data, or None when nothing may leave now."""
+        return output.poll(self, now, max_payload)
+
+    @property
+    def may_sack(self) -> bool:
+        """Whether the peer understands SACK."""
+        return self.agreed is not None and self.agreed.sack_ok
+
+    def ts_val(self, now: int) -> int:
+        """Return the timestamp clock: 1 ms ticks from a random offset (RFC 7323 5.4)."""
+        return (now // 1000 + self.ts_offset) & MASK
+
+    def set_linger(self, at: int) -> None:
+        """SO_LINGER: on_closed comes by then at the latest (M-57)."""
+        self.linger_at = at
+        self.arm(at)
+
+    def clear_timers(self) -> None:
+        """Stop every timer."""
+        self.rto_at = self.persist_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
+        if self.rx is not None:
+            self.rx.delack_at = NEVER

@@ -1,0 +1,93 @@
+"""Counters under Linux's SNMP and TcpExt names (RFC 4022, RFC 4293; nstat(8))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(slots=True)
+class Counters:
+    """One stack's counters; they only grow."""
+
+    IpInReceives: int = 0
+    IpInHdrErrors: int = 0
+    IpInAddrErrors: int = 0
+    IpInUnknownProtos: int = 0
+    IpInDelivers: int = 0
+    IpOutRequests: int = 0
+    IpReasmTimeout: int = 0
+    IpReasmReqds: int = 0
+    IpReasmOKs: int = 0
+    IpReasmFails: int = 0
+    ReasmOverlaps: int = 0
+    IpFragOKs: int = 0
+    IpFragCreates: int = 0
+
+    IcmpInMsgs: int = 0
+    IcmpInErrors: int = 0
+    IcmpInCsumErrors: int = 0
+    IcmpInDestUnreachs: int = 0
+    IcmpInTimeExcds: int = 0
+    IcmpInEchos: int = 0
+    IcmpOutMsgs: int = 0
+    IcmpOutDestUnreachs: int = 0
+    IcmpOutTimeExcds: int = 0
+    IcmpOutEchoReps: int = 0
+    IcmpOutErrors: int = 0
+    IcmpOutRateLimitGlobal: int = 0
+    IcmpOutRateLimitHost: int = 0
+    UdpNoPorts: int = 0
+    UdpInErrors: int = 0
+    UdpInCsumErrors: int = 0
+
+    TcpActiveOpens: int = 0
+    TcpPassiveOpens: int = 0
+    TcpAttemptFails: int = 0
+    TcpEstabResets: int = 0
+    TcpInSegs: int = 0
+    TcpOutSegs: int = 0
+    TcpRetransSegs: int = 0
+    TcpInErrs: int = 0
+    TcpOutRsts: int = 0
+    TcpInCsumErrors: int = 0
+
+    EmbryonicRsts: int = 0
+    ListenDrops: int = 0
+    ListenOverflows: int = 0
+    OutOfWindowIcmps: int = 0
+    PAWSEstab: int = 0
+    TW: int = 0
+    TWRecycled: int = 0
+    DelayedACKs: int = 0
+    TCPHPHits: int = 0
+    TCPHPAcks: int = 0
+    TCPPureAcks: int = 0
+    TCPRenoRecovery: int = 0
+    TCPFastRetrans: int = 0
+    TCPSlowStartRetrans: int = 0
+    TCPTimeouts: int = 0
+    TCPAbortOnData: int = 0
+    TCPAbortOnClose: int = 0
+    TCPAbortOnTimeout: int = 0
+    TCPAbortOnLinger: int = 0
+    TCPOFOQueue: int = 0
+    TCPOFODrop: int = 0
+    TCPOFOMerge: int = 0
+    TCPChallengeACK: int = 0
+    TCPSYNChallenge: int = 0
+    TCPACKSkippedSynRecv: int = 0
+    TCPACKSkippedSeq: int = 0
+    TCPACKSkippedChallenge: int = 0
+    TCPKeepAlive: int = 0
+    TCPTimeWaitOverflow: int = 0
+    TCPWinProbe: int = 0
+    TCPRcvQDrop: int = 0
+    TCPZeroWindowDrop: int = 0
+    TCPFromZeroWindowAdv: int = 0
+    TCPToZeroWindowAdv: int = 0
+    TCPReqQFullDrop: int = 0
+    TCPOrigDataSent: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return all of them by name, in the order of Linux's tables."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,0 +1,76 @@
+"""What two SYNs agree on, and how a SYN of ours looks.
+
+RFC 9293 3.7.1 (MSS), RFC 7323 2 and 3 (window scale, timestamps), RFC 2018 2. Option values and the first window are Linux's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine.config import IPV4_HEADER, TCP_HEADER, TIMESTAMP_OPTION
+from tunstack.engine.receiver import WINDOW_MAX
+from tunstack.engine.sender import MSS_DEFAULT
+from tunstack.wire.segment import Segment
+
+if TYPE_CHECKING:
+    from tunstack.engine.options import SocketOptions
+    from tunstack.engine.sysctl import Sysctl
+
+WSCALE_MAX = 14
+
+
+class Agreed:
+    """The options that both SYNs carried."""
+
+    __slots__ = ("is_scaled", "mss", "rcv_wscale", "sack_ok", "snd_wscale", "ts_ok", "ts_recent")
+
+    def __init__(self, syn: Segment, sysctl: Sysctl, buffer_max: int) -> None:
+        self.mss = syn.mss if syn.mss else MSS_DEFAULT  # what the peer takes
+        self.ts_ok = sysctl.tcp_timestamps and syn.ts_val is not None
+        self.ts_recent = (syn.ts_val or 0) if self.ts_ok else 0
+        self.sack_ok = sysctl.tcp_sack and syn.sack_ok
+        self.is_scaled = scaled = sysctl.tcp_window_scaling and syn.wscale is not None
+        self.snd_wscale = min(syn.wscale or 0, WSCALE_MAX) if scaled else 0  # of the windows that come
+        self.rcv_wscale = window_scale(buffer_max) if scaled else 0  # of the windows that go
+
+    @property
+    def option_octets(self) -> int:
+        """Octets of options in every later segment."""
+        return TIMESTAMP_OPTION if self.ts_ok else 0
+
+
+def window_scale(buffer_max: int) -> int:
+    """Return the least shift with which a window can cover the largest receive buffer (M-10)."""
+    shift = 0
+    while shift < WSCALE_MAX and (WINDOW_MAX << shift) < buffer_max:
+        shift += 1
+    return shift
+
+
+def local_mss(mtu: int, options: SocketOptions) -> int:
+    """Return the MSS to announce (RFC 9293 3.7.1: the MTU less fixed headers, whatever options there will be)."""
+    mss = mtu - IPV4_HEADER - TCP_HEADER
+    return min(mss, options.maxseg) if options.maxseg is not None else mss
+
+
+def buffer_limits(options: SocketOptions, sysctl: Sysctl) -> tuple[int, int]:
+    """Return (first size, largest size) of the receive buffer.
+
+    SO_RCVBUF fixes it; otherwise it starts at half tcp_rmem[1], as Linux's window does.
+    """
+    if options.rcvbuf is not None:
+        size = max(options.rcvbuf, 2304)
+        return size, size
+    return sysctl.tcp_rmem[1] >> 1, max(sysctl.tcp_rmem[2], sysctl.tcp_rmem[1] >> 1)
+
+
+def first_window(size: int, mss: int) -> int:
+    """Return the window of our SYN: what fits its unscaled field, whole segments."""
+    window = min(size, WINDOW_MAX)
+    return window - window % mss if window > mss else window
+
+
+def make_syn(flow: bytes, seq: int, ack: int, flags: int, window: int, mss: int, wscale: int | None,
+             sack_ok: bool, ts_val: int | None, ts_ecr: int, tos: int) -> Segment:  # fmt: skip
+    """Return a SYN or SYN-ACK; options that are None or False are left out."""
+    return Segment(flow, seq, ack, flags, window, (), 0, ts_val, ts_ecr, 0, (), mss, wscale, sack_ok, tos=tos)

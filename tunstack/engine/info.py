@@ -1,0 +1,73 @@
+"""What is known about a connection, as Linux's TCP_INFO tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """A snapshot. Times in microseconds, lengths and windows in octets."""
+
+    state: str
+    snd_mss: int
+    rcv_mss: int
+    snd_wscale: int  # shift of the peer's windows
+    rcv_wscale: int  # shift of ours
+    timestamps: bool
+    sack: bool
+    rto: int
+    srtt: int
+    rttvar: int
+    min_rtt: int
+    cwnd: int
+    ssthresh: int
+    congestion: str
+    snd_wnd: int
+    rcv_wnd: int
+    rcv_space: int  # size of the receive buffer
+    unacked: int
+    unsent: int
+    readable: int
+    lost: int
+    retransmits: int
+    backoff: int
+    probes: int
+    pmtu: int
+
+    @classmethod
+    def of(cls, conn: Connection) -> ConnectionInfo:
+        """Take the snapshot of a connection in any state."""
+        tx, rx, rtt = conn.tx, conn.rx, conn.rtt
+        cc = getattr(tx, "cc", None)  # there is none before the handshake is done
+        return cls(
+            state=conn.state.name,
+            snd_mss=tx.mss,
+            rcv_mss=rx.mss if rx else 0,
+            snd_wscale=tx.wscale,
+            rcv_wscale=rx.wscale if rx else 0,
+            timestamps=conn.ts_ok,
+            sack=conn.may_sack,
+            rto=rtt.rto,
+            srtt=rtt.srtt,
+            rttvar=rtt.rttvar,
+            min_rtt=rtt.min_rtt,
+            cwnd=cc.cwnd if cc else 0,
+            ssthresh=cc.ssthresh if cc else 0,
+            congestion=cc.name if cc else "",
+            snd_wnd=tx.snd_wnd,
+            rcv_wnd=rx.rcv_wnd if rx else 0,
+            rcv_space=rx.buffer_size if rx else 0,
+            unacked=tx.outstanding,
+            unsent=tx.unsent,
+            readable=conn.readable,
+            lost=tx.lost_out,
+            retransmits=conn.retransmits,
+            backoff=rtt.backoff,
+            probes=conn.probes_out,
+            pmtu=conn.mtu,
+        )

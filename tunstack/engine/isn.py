@@ -1,0 +1,33 @@
+"""Initial sequence numbers and timestamp offsets.
+
+RFC 6528: a clock of 4 us ticks plus a keyed hash of the four-tuple. RFC 7323 5.4: a random offset a connection for timestamps.
+The key is injected: workers that share ports share it.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2s
+
+from tunstack.seq import MASK
+
+
+class IsnGenerator:
+    """Draws initial sequence numbers from a secret of at least 16 octets."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < 16:
+            raise ValueError("the ISN secret needs at least 16 octets")
+        self._secret = secret[:32]
+
+    def isn(self, flow: bytes, now: int) -> int:
+        """Return the initial sequence number for a connection whose segments have this flow."""
+        return (self._hash(flow, b"isn") + (now >> 2)) & MASK
+
+    def ts_offset(self, flow: bytes) -> int:
+        """Return the offset of the timestamp clock: the same for every connection of a four-tuple, so that PAWS and reuse hold."""
+        return self._hash(flow, b"ts")
+
+    def _hash(self, flow: bytes, purpose: bytes) -> int:
+        return int.from_bytes(blake2s(flow, digest_size=4, key=self._secret, person=purpose).digest(), "big")

@@ -1,0 +1,293 @@
+"""Listening: SYNs, half-open connections, and those that wait to be accepted.
+
+RFC 9293 3.10.7.2 and the SYN_RECEIVED part of 3.10.7.4. As in Linux a half-open connection is a small entry of its own, and
+becomes a Connection with the third segment (M-20, M-23, M-24).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tunstack.engine.connection import Connection
+from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn
+from tunstack.engine.options import SocketOptions
+from tunstack.engine.rtt import RTO_INITIAL
+from tunstack.engine.sink import NULL_SINK
+from tunstack.engine.state import State
+from tunstack.engine.timers import NEVER
+from tunstack.engine.transitions import abort
+from tunstack.seq import MASK, seq_ge, seq_le, seq_lt
+from tunstack.wire.flow import reverse_flow
+from tunstack.wire.segment import ACK, FIN, RST, SYN, Segment
+
+if TYPE_CHECKING:
+    from tunstack.engine.icmp import PathError
+    from tunstack.engine.stack import Stack
+
+
+class HalfOpen:
+    """A connection in SYN_RECEIVED that was opened by a peer's SYN: no buffers, one timer."""
+
+    __slots__ = (
+        "agreed",
+        "expires_at",
+        "flow",
+        "flow_in",
+        "heap_at",
+        "irs",
+        "iss",
+        "last_ack_at",
+        "listener",
+        "retransmits",
+        "sent_at",
+        "ts_offset",
+        "window",
+    )
+
+    def __init__(self, listener: Listener, syn: Segment, iss: int, now: int) -> None:
+        stack = listener.stack
+        self.listener = listener
+        self.flow_in = syn.flow
+        self.flow = reverse_flow(syn.flow)
+        self.irs = syn.seq
+        self.iss = iss
+        size, largest = buffer_limits(listener.options, stack.sysctl)
+        self.agreed = Agreed(syn, stack.sysctl, largest)
+        self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options))
+        self.ts_offset = stack.isn.ts_offset(self.flow)
+        self.retransmits = 0  # of the SYN-ACK
+        self.sent_at = now  # when it was sent; 0 once it was sent twice (Karn)
+        self.last_ack_at = 0  # last ACK out of the ordinary (tcp_invalid_ratelimit)
+        self.heap_at = NEVER
+        self.expires_at = now + RTO_INITIAL  # retransmission, or the end
+
+    def next_deadline(self) -> int:
+        """Return when the SYN-ACK is due again."""
+        return self.expires_at
+
+    def on_timer(self, now: int) -> None:
+        """Send the SYN-ACK again at 1, 3, 7, ... s, tcp_synack_retries times (M-23)."""
+        stack = self.listener.stack
+        if self.retransmits >= stack.sysctl.tcp_synack_retries:
+            self.listener.drop(self)
+            return
+        self.retransmits += 1
+        self.sent_at = 0
+        self.expires_at = now + (RTO_INITIAL << self.retransmits)
+        stack.counters.TCPTimeouts += 1
+        stack.counters.TcpRetransSegs += 1
+        self.send_syn_ack(now)
+
+    def send_syn_ack(self, now: int) -> None:
+        """Send the SYN-ACK, with the options that both sides know."""
+        agreed = self.agreed
+        stack = self.listener.stack
+        stack.emit(
+            make_syn(
+                self.flow,
+                self.iss,
+                (self.irs + 1) & MASK,
+                SYN | ACK,
+                self.window,
+                local_mss(stack.path_mtu.get(self.flow), self.listener.options),
+                agreed.rcv_wscale if agreed.is_scaled else None,
+                agreed.sack_ok,
+                self._ts_val(now) if agreed.ts_ok else None,
+                agreed.ts_recent,
+                self.listener.options.tos,
+            )
+        )
+
+    def _ts_val(self, now: int) -> int:
+        return (now // 1000 + self.ts_offset) & MASK
+
+    def on_segment(self, seg: Segment, now: int) -> None:
+        """RFC 9293 3.10.7.4 for SYN_RECEIVED, in Linux's order."""
+        stack = self.listener.stack
+        agreed = self.agreed
+        rcv_nxt = (self.irs + 1) & MASK
+        flags = seg.flags
+        if flags & SYN and seg.seq == self.irs and not flags & (ACK | RST):  # the SYN again: our SYN-ACK was lost
+            if self._may_answer(now):
+                self.send_syn_ack(now)
+            return
+        is_old = agreed.ts_ok and seg.ts_val is not None and seq_lt(seg.ts_val, agreed.ts_recent) and not flags & RST
+        end = (seg.seq + seg.length + bool(flags & FIN) + bool(flags & SYN)) & MASK
+        if is_old or not (seq_ge(end, rcv_nxt) and seq_le(seg.seq, (rcv_nxt + self.window) & MASK)):
+            if is_old:
+                stack.counters.PAWSEstab += 1
+            if not flags & RST:
+                self._acknowledge(now)
+            return
+        if flags & RST:
+            if seg.seq == rcv_nxt:
+                stack.counters.EmbryonicRsts += 1
+                self.listener.drop(self)
+            else:
+                self._acknowledge(now)  # RFC 5961 3.2
+            return
+        if flags & SYN:
+            stack.counters.EmbryonicRsts += 1
+            stack.reply_reset(seg)
+            self.listener.drop(self)
+            return
+        if not flags & ACK:
+            return
+        if seg.ack != (self.iss + 1) & MASK:
+            stack.reply_reset(seg)
+            return
+        self.listener.complete(self, seg, now)
+
+    def on_icmp(self, error: PathError, now: int) -> None:
+        """The SYN-ACK did not arrive: an error ends the attempt, as in Linux (RFC 5461)."""
+        if error.seq == self.iss and not error.mtu:
+            self.listener.drop(self)
+
+    def _acknowledge(self, now: int) -> None:
+        """An ACK for what does not fit."""
+        if self._may_answer(now):
+            agreed = self.agreed
+            ts_val = self._ts_val(now) if agreed.ts_ok else None
+            window = self.window >> agreed.rcv_wscale
+            self.listener.stack.emit(
+                Segment(self.flow, (self.iss + 1) & MASK, (self.irs + 1) & MASK, ACK, window, (), 0, ts_val, agreed.ts_recent)
+            )
+
+    def _may_answer(self, now: int) -> bool:
+        """At most one answer each tcp_invalid_ratelimit."""
+        stack = self.listener.stack
+        if self.last_ack_at and now - self.last_ack_at < stack.sysctl.tcp_invalid_ratelimit * 1000:
+            stack.counters.TCPACKSkippedSynRecv += 1
+            return False
+        self.last_ack_at = now
+        return True
+
+
+class Listener:
+    """A port in LISTEN, with its SYN queue and its accept queue apart.
+
+    `on_acceptable(listener)` is called when a connection has joined the accept queue; `accept()` takes them until it returns None.
+    """
+
+    __slots__ = (
+        "_accept_queue",
+        "_half_open",
+        "address",
+        "backlog",
+        "is_closed",
+        "on_acceptable",
+        "options",
+        "port",
+        "reuse_port",
+        "stack",
+    )
+
+    state = State.LISTEN
+
+    def __init__(
+        self,
+        stack: Stack,
+        address: bytes,
+        port: int,
+        backlog: int,
+        options: SocketOptions,
+        on_acceptable: Callable[[Listener], None],
+        reuse_port: bool,
+    ) -> None:
+        self.stack = stack
+        self.address = address  # packed; all zeros: every address of the stack
+        self.port = port
+        self.backlog = backlog
+        self.options = options
+        self.on_acceptable = on_acceptable
+        self.reuse_port = reuse_port
+        self.is_closed = False
+        self._half_open: dict[bytes, HalfOpen] = {}  # the SYN queue, by incoming flow
+        self._accept_queue: deque[Connection] = deque()
+
+    @property
+    def half_open(self) -> int:
+        """Length of the SYN queue."""
+        return len(self._half_open)
+
+    @property
+    def acceptable(self) -> int:
+        """Length of the accept queue."""
+        return len(self._accept_queue)
+
+    @property
+    def backlog_limit(self) -> int:
+        """What the accept queue holds at most; Linux takes one more than min(backlog, somaxconn)."""
+        return min(self.backlog, self.stack.sysctl.somaxconn)
+
+    def accept(self) -> Connection | None:
+        """Take a connection from the accept queue. It is paused, and its sink is nobody: set `sink`, then call `resume`."""
+        return self._accept_queue.popleft() if self._accept_queue else None
+
+    def close(self, now: int) -> None:
+        """Listen no more: half-open connections vanish, those not accepted are reset. Idempotent."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.stack.remove_listener(self)
+        for entry in list(self._half_open.values()):
+            self.drop(entry)
+        while self._accept_queue:
+            abort(self._accept_queue.popleft(), now)
+
+    def on_segment(self, seg: Segment, now: int) -> None:
+        """A segment that belongs to no connection (RFC 9293 3.10.7.2)."""
+        if seg.flags & RST:
+            return
+        if seg.flags & ACK:
+            self.stack.reply_reset(seg)
+        elif seg.flags & SYN and not seg.flags & FIN:  # Linux drops SYN with FIN
+            self.on_syn(seg, now, None)
+
+    def on_syn(self, seg: Segment, now: int, iss: int | None) -> None:
+        """Begin a connection; `iss` is given where TIME-WAIT demands one. Data in the SYN is not taken, the peer sends it again."""
+        stack = self.stack
+        if len(self._accept_queue) > self.backlog_limit:
+            stack.counters.ListenOverflows += 1
+            stack.counters.ListenDrops += 1
+            return
+        if len(self._half_open) >= min(stack.sysctl.tcp_max_syn_backlog, max(self.backlog_limit, 8)):
+            stack.counters.TCPReqQFullDrop += 1
+            stack.counters.ListenDrops += 1
+            return
+        flow = reverse_flow(seg.flow)
+        entry = HalfOpen(self, seg, stack.isn.isn(flow, now) if iss is None else iss, now)
+        self._half_open[seg.flow] = entry
+        stack.flows[seg.flow] = entry
+        stack.timers.arm(entry, entry.expires_at)
+        entry.send_syn_ack(now)
+
+    def drop(self, entry: HalfOpen) -> None:
+        """Take a half-open connection out."""
+        del self._half_open[entry.flow_in]
+        self.stack.flows.pop(entry.flow_in, None)
+        entry.expires_at = NEVER
+
+    def complete(self, entry: HalfOpen, seg: Segment, now: int) -> None:
+        """The third segment of the handshake came: make the connection, if it can wait to be accepted (M-24)."""
+        stack = self.stack
+        if len(self._accept_queue) > self.backlog_limit:
+            stack.counters.ListenOverflows += 1
+            stack.counters.ListenDrops += 1
+            if stack.sysctl.tcp_abort_on_overflow:
+                stack.reply_reset(seg)
+                self.drop(entry)
+            return  # the ACK is ignored; the SYN-ACK goes out again and draws another
+        self.drop(entry)
+        conn = Connection(stack, entry.flow, entry.flow_in, entry.iss, self.options.copy(), NULL_SINK)
+        conn.paused = True
+        conn.listener = self
+        conn.open_passive(entry.agreed, entry.irs, entry.window, now)
+        conn.syn_sent_at = entry.sent_at
+        stack.adopt(conn)
+        stack.counters.TcpPassiveOpens += 1
+        self._accept_queue.append(conn)
+        conn.on_segment(seg, now)
+        self.on_acceptable(self)

@@ -1,0 +1,62 @@
+"""Socket options of one connection or listener.
+
+Names are those of POSIX and Linux in lower case without prefix; units are theirs. socket(7), tcp(7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from tunstack.engine.errors import socket_error
+
+
+@dataclass(slots=True)
+class SocketOptions:
+    """What setsockopt(2) sets. A connection that is accepted starts with a copy of its listener's. None: the stack's sysctl decides."""
+
+    nodelay: bool = False  # TCP_NODELAY
+    cork: bool = False  # TCP_CORK
+    quickack: bool | None = None  # TCP_QUICKACK; None: never set
+    keepalive: bool = False  # SO_KEEPALIVE
+    keepidle: int | None = None  # TCP_KEEPIDLE, s
+    keepintvl: int | None = None  # TCP_KEEPINTVL, s
+    keepcnt: int | None = None  # TCP_KEEPCNT
+    linger: int | None = None  # SO_LINGER, s; None: off
+    rcvbuf: int | None = None  # SO_RCVBUF, octets
+    sndbuf: int | None = None  # SO_SNDBUF, octets
+    maxseg: int | None = None  # TCP_MAXSEG, octets
+    user_timeout: int = 0  # TCP_USER_TIMEOUT, ms; 0: the retries decide
+    syncnt: int | None = None  # TCP_SYNCNT
+    congestion: str | None = None  # TCP_CONGESTION
+    tos: int = 0  # IP_TOS
+    ttl: int | None = None  # IP_TTL
+
+    def copy(self) -> SocketOptions:
+        """Return an independent copy."""
+        return replace(self)
+
+
+# Lower and upper bound of the options that Linux bounds: EINVAL outside (tcp(7), net/ipv4 behaviour).
+BOUNDS: dict[str, tuple[int, int]] = {
+    "keepidle": (1, 32767),
+    "keepintvl": (1, 32767),
+    "keepcnt": (1, 127),
+    "linger": (0, 0x7FFFFFFF),
+    "rcvbuf": (0, 0x7FFFFFFF),
+    "sndbuf": (0, 0x7FFFFFFF),
+    "maxseg": (88, 32767),
+    "user_timeout": (0, 0x7FFFFFFF),
+    "syncnt": (1, 127),
+    "tos": (0, 255),
+    "ttl": (1, 255),
+}
+NAMES = frozenset(field.name for field in fields(SocketOptions))
+
+
+def check_option(name: str, value: object) -> None:
+    """Raise the OSError of setsockopt(2) for an unknown name (ENOPROTOOPT) or a value out of range (EINVAL)."""
+    if name not in NAMES:
+        raise socket_error("ENOPROTOOPT")
+    bounds = BOUNDS.get(name)
+    if bounds is not None and value is not None and not (isinstance(value, int) and bounds[0] <= value <= bounds[1]):
+        raise socket_error("EINVAL")

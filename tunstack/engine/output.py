@@ -1,0 +1,214 @@
+"""What a connection sends, and when it may.
+
+RFC 9293 3.8 and 3.10: SYN, retransmissions, new data, FIN, window probes and ACKs, in this order. Called by the stack's poll, never
+from within the handling of a segment. Times are int microseconds, lengths octets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine.handshake import buffer_limits, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.recovery import LOSS
+from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
+from tunstack.engine.state import State
+from tunstack.engine.timers import NEVER
+from tunstack.seq import MASK
+from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+CORK_TIMEOUT = 200_000  # us that TCP_CORK may hold a partial segment
+
+
+def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
+    """Return the next segment to send, or None when nothing may leave now."""
+    tx = conn.tx
+    if conn.state is State.SYN_SENT or conn.state is State.SYN_RECEIVED:
+        return poll_syn(conn, now)
+    if conn.state is State.CLOSED or conn.state is State.TIME_WAIT:
+        return poll_ack(conn, now) if conn.state is State.TIME_WAIT else None
+    if tx.lost_out:
+        segment = poll_retransmit(conn, now, max_payload)
+        if segment is not None:
+            return segment
+    if tx.fin_sent:
+        return poll_ack(conn, now)
+    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork)
+    if size:
+        return poll_data(conn, size, now)
+    if tx.fin_queued and not tx.unsent:
+        return poll_data(conn, 0, now)
+    if tx.unsent and not tx.outstanding:
+        if tx.probe_due:
+            return poll_probe(conn, now)
+        if conn.persist_at == NEVER:
+            corked = conn.options.cork and tx.snd_wnd >= tx.unsent
+            conn.persist_at = now + (CORK_TIMEOUT if corked else max(conn.rtt.rto, CORK_TIMEOUT))
+            conn.arm(conn.persist_at)
+    return poll_ack(conn, now)
+
+
+def poll_syn(conn: Connection, now: int) -> Segment | None:
+    """SYN or, having seen the peer's (simultaneous open), SYN-ACK."""
+    if not conn.syn_due:
+        return None
+    conn.syn_due = False
+    sysctl = conn.stack.sysctl
+    mss = local_mss(conn.mtu, conn.options)
+    size, largest = buffer_limits(conn.options, sysctl)
+    if conn.retransmits:
+        conn.stack.counters.TcpRetransSegs += 1
+    else:
+        conn.syn_sent_at = now
+    conn.rto_at = now + (RTO_INITIAL << conn.retransmits)
+    conn.arm(conn.rto_at)
+    ts_val = conn.ts_val(now)
+    agreed = conn.agreed
+    if conn.state is State.SYN_SENT or agreed is None:
+        return make_syn(
+            conn.flow,
+            conn.tx.iss,
+            0,
+            SYN,
+            first_window(size, mss),
+            mss,
+            window_scale(largest) if sysctl.tcp_window_scaling else None,
+            sysctl.tcp_sack,
+            ts_val if sysctl.tcp_timestamps else None,
+            0,
+            conn.options.tos,
+        )
+    rx = conn.rx
+    return make_syn(
+        conn.flow,
+        conn.tx.iss,
+        rx.rcv_nxt,
+        SYN | ACK,
+        first_window(size, mss),
+        mss,
+        agreed.rcv_wscale if agreed.is_scaled else None,
+        agreed.sack_ok,
+        ts_val if agreed.ts_ok else None,
+        rx.ts_recent,
+        conn.options.tos,
+    )
+
+
+def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | None:
+    """The first lost segments, as many as the congestion window takes (RFC 5681 3.2, RFC 6298 5.4)."""
+    tx = conn.tx
+    room = tx.cc.cwnd - tx.pipe
+    if room < tx.mss_now and not conn.recovery.force:
+        return None
+    flight = tx.next_lost(min(room, max_payload))
+    if flight is None:
+        return None
+    conn.recovery.force = False
+    tx.resent(flight, now)
+    length = ((flight.end - flight.seq) & MASK) - flight.fin
+    counters = conn.stack.counters
+    counters.TcpRetransSegs += -(-length // tx.mss_now) or 1
+    if conn.recovery.phase == LOSS:
+        counters.TCPSlowStartRetrans += 1
+    if conn.rto_at == NEVER or conn.retransmits:
+        conn.rto_at = now + conn.rtt.backed_off
+        conn.arm(conn.rto_at)
+    return make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, now)
+
+
+def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
+    """`size` octets of new data, with the FIN if it comes right behind them."""
+    tx = conn.tx
+    last = size == tx.unsent
+    flight = tx.sent(size, last and tx.fin_queued, now)
+    if conn.rto_at == NEVER:
+        conn.rto_at = now + conn.rtt.backed_off
+        conn.arm(conn.rto_at)
+    conn.persist_at = NEVER
+    rx = conn.rx
+    if now - conn.last_received_at < rx.ato and size:
+        rx.pingpong = True
+    if not conn.was_writable and tx.unsent <= conn.write_low_water:
+        conn.was_writable = True
+        conn.stack.writable.append(conn)
+    return make_data(conn, flight.seq, size, flight.fin, last, now)
+
+
+def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, now: int) -> Segment:  # hot
+    tx = conn.tx
+    rx = conn.rx
+    if rx.acks_due:
+        rx.acks_due -= 1
+    flags = ACK
+    if fin:
+        flags |= FIN
+    if push and length:
+        flags |= PSH
+    mss = tx.mss_now
+    return Segment(
+        conn.flow,
+        seq,
+        rx.rcv_nxt,
+        flags,
+        rx.advertise(),
+        tx.queue.slice(tx.position(seq), length) if length else (),
+        length,
+        conn.ts_val(now) if conn.ts_ok else None,
+        rx.ts_recent,
+        mss if length > mss else 0,
+        rx.sack_blocks if rx.sack_blocks and conn.may_sack else (),
+        tos=conn.options.tos,
+    )
+
+
+def poll_probe(conn: Connection, now: int) -> Segment:
+    """A window probe: what fits into the window, or an octet that the peer has, so that it answers (Linux)."""
+    tx = conn.tx
+    tx.probe_due = False
+    conn.probes_out += 1
+    conn.persist_backoff += 1
+    conn.stack.counters.TCPWinProbe += 1
+    conn.persist_at = now + min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
+    conn.arm(conn.persist_at)
+    size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
+    return poll_data(conn, size, now) if size else make_probe(conn, now)
+
+
+def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
+    """A bare ACK, if one is due."""
+    rx = conn.rx
+    if not rx.acks_due:
+        return None
+    rx.acks_due -= 1
+    if rx.quick:
+        rx.quick -= 1
+    return Segment(
+        conn.flow,
+        conn.tx.snd_nxt,
+        rx.rcv_nxt,
+        ACK,
+        rx.advertise(),
+        (),
+        0,
+        conn.ts_val(now) if conn.ts_ok else None,
+        rx.ts_recent,
+        0,
+        rx.sack_blocks if rx.sack_blocks and conn.may_sack else (),
+        tos=conn.options.tos,
+    )
+
+
+def make_probe(conn: Connection, now: int) -> Segment:
+    """An empty segment with an old sequence number: the peer must answer it (RFC 1122 4.2.3.6)."""
+    rx = conn.rx
+    ts_val = conn.ts_val(now) if conn.ts_ok else None
+    return Segment(conn.flow, (conn.tx.snd_una - 1) & MASK, rx.rcv_nxt, ACK, rx.advertise(), (), 0, ts_val, rx.ts_recent)
+
+
+def make_reset(conn: Connection, now: int) -> Segment:
+    """RST for a peer that believes in the connection: at snd_nxt, with ACK, as Linux sends it."""
+    rx = conn.rx
+    ts_val = conn.ts_val(now) if conn.ts_ok else None
+    return Segment(conn.flow, conn.tx.snd_nxt, rx.rcv_nxt, RST | ACK, 0, (), 0, ts_val, rx.ts_recent)

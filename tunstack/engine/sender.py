@@ -1,0 +1,293 @@
+"""Send half of a connection: SND.* variables, send queue, flight records.
+
+RFC 9293 3.8.6 (window, silly window), RFC 1122 4.2.3.4 (Nagle), RFC 6298 5 (timer), RFC 6675 (pipe, as octets).
+Knows no clock and no I/O. It decides how much may leave; recovery.py decides what is lost. Times are int microseconds, lengths octets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tunstack.congestion import CongestionControl
+from tunstack.engine.sendqueue import SendQueue
+from tunstack.seq import HALF, MASK
+
+MSS_DEFAULT = 536  # RFC 9293 3.7.1: the peer announced none
+MSS_MIN = 48  # TCP_MIN_SND_MSS in Linux: what a hostile MSS option is raised to
+
+
+class Flight:
+    """Octets sent in one go and not yet acknowledged: [seq, end) of sequence space."""
+
+    __slots__ = ("end", "fin", "lost", "retransmits", "sent_at", "seq")
+
+    def __init__(self, seq: int, end: int, sent_at: int, fin: bool) -> None:
+        self.seq = seq
+        self.end = end
+        self.sent_at = sent_at  # last transmission
+        self.fin = fin  # its last sequence number is our FIN
+        self.lost = False  # to be sent again; not counted in the pipe
+        self.retransmits = 0  # how often it was sent again
+
+
+class Sender:
+    """The SND.* variables of RFC 9293 3.3.1. Invariant: `snd_una <= snd_nxt`, flights cover [snd_una, snd_nxt) in order without gap."""
+
+    __slots__ = (
+        "_nxt_position",
+        "_una_position",
+        "cc",
+        "cwnd_limited",
+        "fin_queued",
+        "fin_sent",
+        "flights",
+        "iss",
+        "last_sent_at",
+        "lost_out",
+        "max_window",
+        "mss",
+        "mss_now",
+        "path_mss",
+        "peer_mss",
+        "probe_due",
+        "queue",
+        "reno_sacked",
+        "snd_nxt",
+        "snd_sml",
+        "snd_una",
+        "snd_wl1",
+        "snd_wl2",
+        "snd_wnd",
+        "wscale",
+    )
+
+    def __init__(self, iss: int, path_mss: int) -> None:
+        self.iss = iss  # initial send sequence number
+        self.snd_una = iss  # oldest unacknowledged sequence number
+        self.snd_nxt = iss  # next sequence number to be sent; never goes back
+        self.snd_wnd = 0  # send window, octets (scaled)
+        self.snd_wl1 = 0  # SEG.SEQ of the last window update
+        self.snd_wl2 = 0  # SEG.ACK of the last window update
+        self.wscale = 0  # shift of the windows that the peer sends
+        self.max_window = 0  # MAX.SND.WND: largest window seen
+        self.path_mss = path_mss  # from our MTU and the path's, without options
+        self.peer_mss = MSS_DEFAULT  # from the peer's MSS option
+        self.mss = min(path_mss, MSS_DEFAULT)  # Eff.snd.MSS: payload of a full segment (RFC 9293 3.7.1)
+        self.mss_now = self.mss  # the same, but no more than half the peer's largest window
+        self.queue = SendQueue()
+        self._una_position = 0  # position in the queue of snd_una
+        self._nxt_position = 0  # position in the queue of snd_nxt
+        self.flights: deque[Flight] = deque()
+        self.lost_out = 0  # octets of the flights marked lost
+        self.reno_sacked = 0  # octets that duplicate ACKs say have left the network (no SACK)
+        self.fin_queued = False  # the application shut down writing
+        self.fin_sent = False
+        self.snd_sml = iss  # end of the last segment that was less than full (Minshall's Nagle)
+        self.cwnd_limited = False  # the congestion window held the sender back since the last ACK
+        self.last_sent_at = 0  # when data left last (restart after idle)
+        self.probe_due = False  # the persist timer wants something sent into a closed window
+        self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
+
+    # What stands where.
+
+    @property
+    def outstanding(self) -> int:
+        """Octets of sequence space sent and not acknowledged."""
+        return (self.snd_nxt - self.snd_una) & MASK
+
+    @property
+    def pipe(self) -> int:
+        """Octets thought to be in the network (RFC 6675 2)."""
+        return ((self.snd_nxt - self.snd_una) & MASK) - self.lost_out - self.reno_sacked
+
+    @property
+    def unsent(self) -> int:
+        """Octets of data that were never sent."""
+        return self.queue.end - self._nxt_position
+
+    @property
+    def is_all_acked(self) -> bool:
+        """Whether nothing is queued or in flight, FIN included."""
+        return self.snd_una == self.snd_nxt and not self.unsent and self.fin_sent == self.fin_queued
+
+    def position(self, seq: int) -> int:
+        """Return the queue position of a sequence number at or after snd_una."""
+        return self._una_position + ((seq - self.snd_una) & MASK)
+
+    # What the handshake brings.
+
+    def syn_sent(self) -> None:
+        """The SYN takes one sequence number (RFC 9293 3.4)."""
+        self.snd_nxt = (self.iss + 1) & MASK
+
+    def syn_acked(self) -> None:
+        """Our SYN is acknowledged: data begins."""
+        self.snd_una = self.snd_sml = (self.iss + 1) & MASK
+
+    def set_mss(self, option_octets: int, maxseg: int | None = None) -> None:
+        """Compute Eff.snd.MSS from the peer's MSS, the path and the octets of options in every segment (RFC 6691)."""
+        mss = min(self.peer_mss, self.path_mss)
+        if maxseg is not None:
+            mss = min(mss, maxseg)
+        self.mss = max(mss, MSS_MIN) - option_octets
+        self._bound_mss()
+
+    def _bound_mss(self) -> None:
+        """Segments are full at the MSS, or at half the peer's largest window where that is less (silly window, RFC 9293 3.8.6.2.1)."""
+        self.mss_now = self.mss
+        window = self.max_window
+        if 0 < window < 2 * self.mss:
+            half = window >> 1 if window > MSS_DEFAULT else window
+            self.mss_now = min(self.mss, max(half, 28))
+
+    # What the peer's ACKs bring.
+
+    def update_window(self, window: int, seq: int, ack: int) -> None:
+        """Take over a window (RFC 9293 3.10.7.4)."""
+        self.snd_wnd = window
+        self.snd_wl1 = seq
+        self.snd_wl2 = ack
+        if window > self.max_window:
+            self.max_window = window
+            self._bound_mss()
+
+    def acknowledge(self, ack: int, now: int) -> tuple[int, int, bool]:  # hot
+        """Advance snd_una to `ack` (snd_una < ack <= snd_nxt). Return (octets, RTT sample or 0, whether the FIN is covered).
+
+        The sample is of the newest octets acknowledged, and only where nothing acknowledged was sent twice (Karn).
+        """
+        acked = (ack - self.snd_una) & MASK
+        self.snd_una = ack
+        flights = self.flights
+        clean = True
+        sent_at = 0
+        fin_acked = False
+        while flights:
+            flight = flights[0]
+            if ((flight.seq - ack) & MASK) < HALF:  # seq_ge(flight.seq, ack)
+                break
+            if flight.retransmits:
+                clean = False
+            sent_at = flight.sent_at
+            if ((ack - flight.end) & MASK) >= HALF:  # seq_gt(flight.end, ack): covered in part
+                if flight.lost:
+                    self.lost_out -= (ack - flight.seq) & MASK
+                flight.seq = ack
+                break
+            if flight.lost:
+                self.lost_out -= (flight.end - flight.seq) & MASK
+            fin_acked = flight.fin
+            flights.popleft()
+        octets = acked - fin_acked
+        if octets:
+            self._una_position += octets
+            self.queue.release(self._una_position)
+        return acked, (now - sent_at or 1) if clean and sent_at else 0, fin_acked
+
+    # What may leave.
+
+    def sendable(self, max_payload: int, nodelay: bool, cork: bool) -> int:  # hot
+        """Return how many octets of new data may leave now in one (super-)segment, 0 if none.
+
+        Window, congestion window, silly-window avoidance and Nagle are obeyed; sets `cwnd_limited`.
+        """
+        self.cwnd_limited = False
+        unsent = self.queue.end - self._nxt_position
+        if not unsent:
+            return 0
+        outstanding = (self.snd_nxt - self.snd_una) & MASK
+        mss = self.mss_now
+        size = unsent if unsent < max_payload else max_payload
+        window = self.snd_wnd - outstanding
+        if size > window:
+            size = window
+        room = self.cc.cwnd - outstanding + self.lost_out + self.reno_sacked
+        if size > room:
+            size = room
+            self.cwnd_limited = True
+        if size <= 0:
+            return 0
+        tail = size % mss
+        # A part of what should go waits for more window (silly window); the end of the data obeys Nagle.
+        if tail and (size < unsent or not self._may_send_small(outstanding or size > mss, nodelay, cork)):
+            size -= tail
+        return size
+
+    def _may_send_small(self, outstanding: int, nodelay: bool, cork: bool) -> bool:
+        """Nagle's rule as Minshall changed it: one segment that is less than full in flight, and none while corked."""
+        if self.fin_queued:
+            return True
+        if cork:
+            return False
+        return nodelay or not outstanding or ((self.snd_una - self.snd_sml) & MASK) < HALF  # seq_ge(snd_una, snd_sml)
+
+    def sent(self, length: int, fin: bool, now: int) -> Flight:
+        """Record that `length` octets, and the FIN if `fin`, leave as new data; return the record."""
+        seq = self.snd_nxt
+        self.snd_nxt = end = (seq + length + fin) & MASK
+        self._nxt_position += length
+        if length % self.mss_now:
+            self.snd_sml = end
+        if fin:
+            self.fin_sent = True
+        self.last_sent_at = now
+        flight = Flight(seq, end, now, fin)
+        self.flights.append(flight)
+        return flight
+
+    # Losses.
+
+    def mark_lost(self, flight: Flight) -> None:
+        """Take a flight for lost: it leaves the pipe and waits to be sent again."""
+        if not flight.lost:
+            flight.lost = True
+            self.lost_out += (flight.end - flight.seq) & MASK
+
+    def mark_head_lost(self) -> None:
+        """Take the first segment in flight for lost (NewReno knows of no other)."""
+        if self.flights:
+            self._split(0, self.mss_now)
+            self.mark_lost(self.flights[0])
+
+    def mark_all_lost(self) -> None:
+        """Take everything in flight for lost (RFC 6298 5.4)."""
+        for flight in self.flights:
+            flight.lost = True
+        self.lost_out = self.outstanding
+        self.reno_sacked = 0
+
+    def next_lost(self, room: int) -> Flight | None:
+        """Return the first flight marked lost, cut to at most `room` octets of whole segments (at least one)."""
+        if not self.lost_out:
+            return None
+        for index, flight in enumerate(self.flights):
+            if flight.lost:
+                self._split(index, max(room // self.mss_now, 1) * self.mss_now)
+                return self.flights[index]
+        raise AssertionError("lost_out without a lost flight")
+
+    def resent(self, flight: Flight, now: int) -> None:
+        """Record that a lost flight leaves again."""
+        if flight.lost:
+            flight.lost = False
+            self.lost_out -= (flight.end - flight.seq) & MASK
+        flight.retransmits += 1
+        flight.sent_at = now
+
+    def add_reno_sacked(self, octets: int) -> None:
+        """A duplicate ACK says that a segment left the network; at least one segment stays in the pipe (RFC 6582)."""
+        limit = self.outstanding - self.lost_out - min(self.mss_now, self.outstanding - self.lost_out)
+        self.reno_sacked = min(self.reno_sacked + octets, limit)
+
+    def _split(self, index: int, length: int) -> None:
+        """Cut a flight so that it holds at most `length` octets of data; what follows becomes a flight of its own."""
+        flight = self.flights[index]
+        size = ((flight.end - flight.seq) & MASK) - flight.fin
+        if size <= length:
+            return
+        rest = Flight((flight.seq + length) & MASK, flight.end, flight.sent_at, flight.fin)
+        rest.lost = flight.lost
+        rest.retransmits = flight.retransmits
+        flight.end = rest.seq
+        flight.fin = False
+        self.flights.insert(index + 1, rest)

@@ -1,0 +1,347 @@
+"""A stack: demultiplexing, ports, what is dirty, what is due.
+
+RFC 9293 3.3.1 (a connection is its four-tuple), 3.10.7.1 (segments for no connection), RFC 5961 7. Sans I/O: frames come in as
+batches, what is to be sent is polled out, time is an argument. Times are int microseconds.
+
+Call order: `receive`, `advance` or an application's method; then `poll_transmit` until it returns None; then `next_deadline`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from tunstack.engine.config import Random, StackConfig
+from tunstack.engine.connection import Connection
+from tunstack.engine.counters import Counters
+from tunstack.engine.errors import socket_error
+from tunstack.engine.icmp import IcmpHandler, PathError, is_host
+from tunstack.engine.isn import IsnGenerator
+from tunstack.engine.listener import HalfOpen, Listener
+from tunstack.engine.options import SocketOptions
+from tunstack.engine.pathmtu import PathMtu
+from tunstack.engine.ports import choose_port, overlaps
+from tunstack.engine.reassembly import Reassembler
+from tunstack.engine.sink import Sink
+from tunstack.engine.state import State
+from tunstack.engine.timers import TimerHeap
+from tunstack.engine.timewait import TimeWait, TimeWaitTable
+from tunstack.engine.transitions import abort
+from tunstack.seq import MASK, seq_ge, seq_lt
+from tunstack.wire import codec, ipv4
+from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow, unpack_flow
+from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
+
+CHALLENGE_PERIOD = 1_000_000  # us
+
+
+class Stack:
+    """All connections and listeners of a set of addresses.
+
+    `flows` is the one table of who takes the segments of a four-tuple: a Connection, a HalfOpen or a TimeWait. Nothing is global: two
+    stacks in one process are two hosts.
+    """
+
+    def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
+        self.config = config
+        self.sysctl = config.sysctl
+        self.fast_path = config.fast_path
+        self.counters = Counters()
+        self.isn = IsnGenerator(secret)
+        self.path_mtu = PathMtu(config.mtu)
+        self.timers = TimerHeap()
+        self.time_wait = TimeWaitTable(self)
+        self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}  # by the flow of incoming segments
+        self.writable: list[Connection] = []  # on_writable is due
+        self.on_dirty: Callable[[], None] | None = None  # output appeared
+        self._random = random
+        self._addresses = frozenset(config.addresses)
+        self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
+        self._reassembler = Reassembler(config.sysctl, self.counters)
+        self._icmp = IcmpHandler(config, self.counters, random)
+        self._replies: deque[Segment] = deque()  # what leaves without a connection to poll: RST, SYN-ACK, ACKs of TIME-WAIT
+        self._dirty: deque[Connection] = deque()  # connections that may have output
+        self._challenges = 0  # challenge ACKs in this period
+        self._challenges_until = 0  # end of the period
+
+    # Queries.
+
+    @property
+    def connections(self) -> Iterator[Connection]:
+        """All connections but those in TIME_WAIT and those half open."""
+        return (owner for owner in self.flows.values() if isinstance(owner, Connection))
+
+    @property
+    def listeners(self) -> Iterator[Listener]:
+        """All listeners."""
+        return (listener for group in self._listeners.values() for listener in group)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `poll_transmit` may have something."""
+        return bool(self._dirty or self._replies or self._icmp.has_output)
+
+    def next_deadline(self) -> int | None:
+        """Return when `advance` must be called, None if nothing is due ever."""
+        deadline = self.timers.next_deadline()
+        fragments = self._reassembler.next_deadline()
+        if deadline is None or (fragments is not None and fragments < deadline):
+            return fragments
+        return deadline
+
+    # Input.
+
+    def receive(self, batch: Batch, now: int) -> None:  # hot
+        """Handle a batch from the device. Sinks are called in here, at the end of each segment."""
+        counters = self.counters
+        flows = self.flows
+        for seg in batch.segments:
+            counters.TcpInSegs += seg.packets
+            owner = flows.get(seg.flow)
+            if owner is not None:
+                owner.on_segment(seg, now)
+            else:
+                self._receive_unknown(seg, now)
+        if batch.packets:
+            for packet in batch.packets:
+                self._receive_packet(packet, now)
+        counters.IpInReceives += len(batch.segments) + len(batch.packets)
+        if batch.checksum_errors:
+            counters.TcpInCsumErrors += batch.checksum_errors
+            counters.TcpInErrs += batch.checksum_errors
+        counters.IpInHdrErrors += batch.header_errors
+
+    def _receive_unknown(self, seg: Segment, now: int) -> None:
+        """A segment of no connection: a listener's, or one that is answered with RST (RFC 9293 3.10.7.1)."""
+        src, _, dst, _ = unpack_flow(seg.flow)
+        if dst not in self._addresses or not is_host(src) or src in self._addresses:
+            self.counters.IpInAddrErrors += 1
+            return
+        listener = self.find_listener(seg.flow)
+        if listener is not None:
+            listener.on_segment(seg, now)
+        else:
+            self.reply_reset(seg)
+
+    def _receive_packet(self, packet: memoryview, now: int) -> None:
+        """A fragment, or a datagram other than TCP."""
+        parsed = ipv4.parse(packet)
+        if parsed is None:
+            self.counters.IpInHdrErrors += 1
+            return
+        if parsed.dst not in self._addresses:
+            self.counters.IpInAddrErrors += 1
+            return
+        if parsed.is_fragment:
+            whole = self._reassembler.add(packet, now)
+            if whole is None:
+                return
+            packet = memoryview(whole)
+        if parsed.protocol == ipv4.TCP:
+            self._receive_reassembled(packet, now)
+            return
+        error = self._icmp.receive(packet, now)
+        if error is not None:
+            self._on_path_error(error, now)
+        if self._icmp.has_output and self.on_dirty is not None:
+            self.on_dirty()
+
+    def _receive_reassembled(self, datagram: memoryview, now: int) -> None:
+        seg = codec.parse_datagram(datagram)
+        self.counters.TcpInSegs += 1
+        if seg is None:
+            self.counters.TcpInErrs += 1
+            return
+        owner = self.flows.get(seg.flow)
+        if owner is not None:
+            owner.on_segment(seg, now)
+        else:
+            self._receive_unknown(seg, now)
+
+    def _on_path_error(self, error: PathError, now: int) -> None:
+        """An ICMP error about a segment: believed only if it is in flight (RFC 5927 4.1)."""
+        owner = self.flows.get(reverse_flow(error.flow))
+        if owner is None:
+            self.counters.IcmpInErrors += 1
+            return
+        if isinstance(owner, Connection) and not (seq_ge(error.seq, owner.tx.snd_una) and seq_lt(error.seq, owner.tx.snd_nxt)):
+            self.counters.OutOfWindowIcmps += 1
+            return
+        owner.on_icmp(error, now)
+
+    def advance(self, now: int) -> None:
+        """Handle every timer that is due."""
+        self.timers.advance(now)
+        for fragment in self._reassembler.advance(now):
+            self._icmp.time_exceeded(fragment, now)
+
+    # Output.
+
+    def poll_transmit(self, now: int) -> Segment | bytes | None:  # hot
+        """Return the next segment or IPv4 packet to send, None when there is nothing. Connections take turns."""
+        counters = self.counters
+        while True:
+            if self._replies:
+                seg = self._replies.popleft()
+                counters.TcpOutSegs += 1
+                return seg
+            if self._icmp.has_output:
+                return self._icmp.poll_transmit()
+            dirty = self._dirty
+            while dirty:
+                conn = dirty[0]
+                out = conn.poll_transmit(now, self.config.max_payload)
+                if out is not None:
+                    counters.TcpOutSegs += -(-out.length // out.gso_size) if out.gso_size else 1
+                    if len(dirty) > 1:
+                        dirty.rotate(-1)
+                    return out
+                dirty.popleft()
+                conn.is_dirty = False
+            if not self.writable:
+                return None
+            # Last, so that an application that writes at once finds everything sent that could be.
+            writable, self.writable = self.writable, []
+            for conn in writable:
+                conn.sink.on_writable()
+
+    def emit(self, seg: Segment) -> None:
+        """Queue a segment that no connection will be polled for."""
+        self._replies.append(seg)
+        if self.on_dirty is not None:
+            self.on_dirty()
+
+    def reply_reset(self, seg: Segment) -> None:
+        """Answer a segment with RST, unless it is one (RFC 9293 3.10.7.1)."""
+        if seg.flags & RST:
+            return
+        self.counters.TcpOutRsts += 1
+        flow = reverse_flow(seg.flow)
+        if seg.flags & ACK:
+            self.emit(Segment(flow, seg.ack, 0, RST, 0))
+        else:
+            end = (seg.seq + seg.length + bool(seg.flags & SYN) + bool(seg.flags & FIN)) & MASK
+            self.emit(Segment(flow, 0, end, RST | ACK, 0))
+
+    def on_connection_dirty(self, conn: Connection) -> None:  # hot
+        """A connection may have output; it has set `is_dirty`."""
+        self._dirty.append(conn)
+        if self.on_dirty is not None:
+            self.on_dirty()
+
+    def may_challenge(self, now: int) -> bool:
+        """Whether one more challenge ACK may leave in this second; the limit varies so that nobody can count us out (RFC 5961 7)."""
+        if now >= self._challenges_until:
+            limit = self.sysctl.tcp_challenge_ack_limit
+            self._challenges = limit // 2 + self._random.randrange(0, max(limit, 1))
+            self._challenges_until = now + CHALLENGE_PERIOD
+        if self._challenges <= 0:
+            return False
+        self._challenges -= 1
+        return True
+
+    # Opening and closing.
+
+    def listen(
+        self,
+        address: bytes,
+        port: int,
+        *,
+        on_acceptable: Callable[[Listener], None],
+        backlog: int = 128,
+        options: SocketOptions | None = None,
+        reuse_port: bool = False,
+    ) -> Listener:
+        """Listen on a port of an address (all zeros: of every address); port 0 chooses one.
+
+        OSError EADDRNOTAVAIL for an address that is not ours, EADDRINUSE for a port that somebody listens on.
+        """
+        if address != ANY_IPV4 and address not in self._addresses:
+            raise socket_error("EADDRNOTAVAIL")
+        if not port:
+            port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self._listeners_on(address, port))
+        if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
+            raise socket_error("EADDRINUSE")
+        listener = Listener(self, address, port, backlog, options or SocketOptions(), on_acceptable, reuse_port)
+        self._listeners.setdefault((address, port), []).append(listener)
+        return listener
+
+    def _listeners_on(self, address: bytes, port: int) -> list[Listener]:
+        return [other for other in self.listeners if other.port == port and overlaps(other.address, address)]
+
+    def find_listener(self, flow: bytes) -> Listener | None:
+        """Return the listener for an incoming flow: the exact address before the wildcard; of several, one by the flow's hash."""
+        _, _, dst, dport = unpack_flow(flow)
+        group = self._listeners.get((dst, dport)) or self._listeners.get((ANY_IPV4, dport))
+        if not group:
+            return None
+        return group[0] if len(group) == 1 else group[self.isn.ts_offset(flow) % len(group)]
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Called by a listener that closes."""
+        key = (listener.address, listener.port)
+        group = self._listeners[key]
+        group.remove(listener)
+        if not group:
+            del self._listeners[key]
+
+    def connect(
+        self,
+        remote: bytes,
+        remote_port: int,
+        sink: Sink,
+        now: int,
+        *,
+        local: bytes | None = None,
+        local_port: int = 0,
+        options: SocketOptions | None = None,
+    ) -> Connection:
+        """Open a connection; the sink hears on_established, or on_closed with the reason.
+
+        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken), ENETUNREACH (no such destination).
+        """
+        if local is None or local == ANY_IPV4:
+            local = self.config.addresses[0]
+        if local not in self._addresses:
+            raise socket_error("EADDRNOTAVAIL")
+        if not is_host(remote) or not remote_port:
+            raise socket_error("ENETUNREACH")
+
+        def is_free(port: int) -> bool:
+            return pack_flow(remote, remote_port, local, port) not in self.flows and not self._listeners_on(local, port)
+
+        if not local_port:
+            local_port = choose_port(self.sysctl.ip_local_port_range, self._random, is_free)
+        elif pack_flow(remote, remote_port, local, local_port) in self.flows:
+            raise socket_error("EADDRINUSE")
+        flow = pack_flow(local, local_port, remote, remote_port)
+        conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options or SocketOptions(), sink)
+        self.adopt(conn)
+        self.counters.TcpActiveOpens += 1
+        conn.open_active(now)
+        return conn
+
+    def adopt(self, conn: Connection) -> None:
+        """Route the four-tuple of a connection to it."""
+        self.flows[conn.flow_in] = conn
+
+    def forget(self, conn: Connection) -> None:
+        """A connection is over: its four-tuple is free."""
+        if self.flows.get(conn.flow_in) is conn:
+            del self.flows[conn.flow_in]
+
+    def hold_time_wait(self, conn: Connection, now: int) -> None:
+        """A connection enters TIME_WAIT: a small entry takes its place."""
+        entry = self.time_wait.hold(conn, now)
+        if entry is None:
+            self.forget(conn)
+        else:
+            self.flows[conn.flow_in] = entry
+
+    def abort_all(self, now: int) -> None:
+        """Close every listener and reset every connection; their sinks hear nothing."""
+        for listener in list(self.listeners):
+            listener.close(now)
+        for conn in list(self.connections):
+            if conn.state is not State.CLOSED:
+                abort(conn, now)

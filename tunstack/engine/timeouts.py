@@ -1,0 +1,121 @@
+"""A connection's timers expire: delayed ACK, retransmission, persist, keepalive, FIN_WAIT_2, linger.
+
+RFC 6298 5, RFC 1122 4.2.3.5 (R1, R2) and 4.2.3.6, RFC 9293 3.8.6.1, with Linux's limits. Times are int microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine import output, transitions
+from tunstack.engine.rtt import retries_timeout
+from tunstack.engine.state import SECOND, SYNCHRONIZED, State
+from tunstack.engine.timers import NEVER
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+ORPHAN_RETRIES = 8  # what tcp_orphan_retries = 0 means
+
+
+def fire(conn: Connection, now: int) -> None:
+    """Handle the timers that are due."""
+    if conn.rx is not None and conn.rx.delack_at <= now:
+        conn.rx.delack_at = NEVER
+        conn.rx.acks_due = max(conn.rx.acks_due, 1)
+        conn.rx.pingpong = False
+        conn.stack.counters.DelayedACKs += 1
+        conn.mark_dirty()
+    if conn.rto_at <= now:
+        conn.rto_at = NEVER
+        retransmissitimeout(conn, now)
+    if conn.persist_at <= now:
+        conn.persist_at = NEVER
+        persist_timeout(conn, now)
+    if conn.keepalive_at <= now:
+        conn.keepalive_at = NEVER
+        keepalive_timeout(conn, now)
+    if conn.fin_wait_2_at <= now:
+        transitions.finish(conn, None, now)
+    if conn.linger_at <= now:
+        conn.linger_at = NEVER
+        conn.end_application(None)
+
+
+def retransmissitimeout(conn: Connection, now: int) -> None:
+    """RFC 6298 5.4 to 5.7; for a SYN, the retries of M-25."""
+    sysctl = conn.stack.sysctl
+    conn.retransmits += 1
+    if conn.state is State.SYN_SENT or conn.state is State.SYN_RECEIVED:
+        retries = sysctl.tcp_synack_retries if conn.state is State.SYN_RECEIVED else conn.options.syncnt or sysctl.tcp_syn_retries
+        if conn.retransmits > retries or user_timeout_passed(conn, now):
+            transitions.give_up(conn, now)
+            return
+        conn.stack.counters.TCPTimeouts += 1
+        conn.syn_due = True
+        conn.syn_sent_at = 0
+    else:
+        if not conn.retrans_at:
+            conn.retrans_at = now
+        elif is_timed_out(conn, now):
+            transitions.give_up(conn, now)
+            return
+        conn.rtt.backoff += 1
+        conn.recovery.on_timeout(now)
+    conn.mark_dirty()
+
+
+def is_timed_out(conn: Connection, now: int) -> bool:
+    """Whether data was retransmitted for long enough (tcp_retries2, orphans sooner, TCP_USER_TIMEOUT)."""
+    if conn.options.user_timeout:
+        return user_timeout_passed(conn, now)
+    sysctl = conn.stack.sysctl
+    retries = (sysctl.tcp_orphan_retries or ORPHAN_RETRIES) if conn.is_orphan else sysctl.tcp_retries2
+    return now - conn.retrans_at >= retries_timeout(retries)
+
+
+def user_timeout_passed(conn: Connection, now: int) -> bool:
+    start = conn.retrans_at or now
+    return bool(conn.options.user_timeout) and now - start >= conn.options.user_timeout * 1000
+
+
+def persist_timeout(conn: Connection, now: int) -> None:
+    """The window stays closed: probe it (RFC 9293 3.8.6.1)."""
+    tx = conn.tx
+    if tx.outstanding or not tx.unsent:
+        return
+    sysctl = conn.stack.sysctl
+    retries = (sysctl.tcp_orphan_retries or ORPHAN_RETRIES) if conn.is_orphan else sysctl.tcp_retries2
+    if conn.probes_out >= retries:
+        transitions.give_up(conn, now)
+        return
+    tx.probe_due = True
+    conn.mark_dirty()
+
+
+def keepalive_timeout(conn: Connection, now: int) -> None:
+    """RFC 1122 4.2.3.6: probe a silent peer, give it up after keepcnt probes without an answer."""
+    sysctl = conn.stack.sysctl
+    if conn.state not in SYNCHRONIZED or not conn.options.keepalive:
+        return
+    idle = (conn.options.keepidle or sysctl.tcp_keepalive_time) * SECOND
+    if conn.tx.outstanding or conn.tx.unsent:  # data is its own probe
+        at = now + idle
+    elif now - conn.last_received_at < idle:
+        at = conn.last_received_at + idle
+    else:
+        limit = conn.options.keepcnt or sysctl.tcp_keepalive_probes
+        if conn.options.user_timeout:
+            over = conn.keepalive_probes > 0 and now - conn.last_received_at >= conn.options.user_timeout * 1000
+        else:
+            over = conn.keepalive_probes >= limit
+        if over:
+            transitions.reset(conn, now)
+            transitions.give_up(conn, now)
+            return
+        conn.keepalive_probes += 1
+        conn.stack.counters.TCPKeepAlive += 1
+        conn.stack.emit(output.make_probe(conn, now))
+        at = now + (conn.options.keepintvl or sysctl.tcp_keepalive_intvl) * SECOND
+    conn.keepalive_at = at
+    conn.arm(at)

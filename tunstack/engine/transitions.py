@@ -1,0 +1,145 @@
+"""The transitions between states that are not just a segment's arrival: opening, closing, giving up.
+
+RFC 9293 3.6, 3.10.1 to 3.10.5. Linux's close(2): FIN, or RST where data was left unread (RFC 2525 2.17).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine import output
+from tunstack.engine.errors import socket_error
+from tunstack.engine.state import SECOND, SYNCHRONIZED, State
+from tunstack.engine.timers import NEVER
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+
+def established(conn: Connection, now: int) -> None:
+    """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
+    conn.state = State.ESTABLISHED
+    conn.retransmits = 0
+    conn.rto_at = NEVER
+    conn.syn_due = False
+    conn.last_received_at = now
+    conn.start_keepalive(now)
+    conn.start_congestion_control()
+    conn.is_connected = True
+    if conn.tx.fin_queued:  # closed while opening (RFC 9293 3.10.4)
+        conn.state = State.FIN_WAIT_1
+    conn.mark_dirty()
+
+
+def queue_fin(conn: Connection) -> None:
+    """The application writes no more: FIN follows what is queued (RFC 9293 3.10.4). The state changes now, as in Linux."""
+    tx = conn.tx
+    if tx.fin_queued:
+        return
+    tx.fin_queued = True
+    if conn.state is State.ESTABLISHED:
+        conn.state = State.FIN_WAIT_1
+    elif conn.state is State.CLOSE_WAIT:
+        conn.state = State.LAST_ACK
+    conn.mark_dirty()
+
+
+def close(conn: Connection, now: int) -> None:
+    """close(2): the application neither writes nor reads any more."""
+    if conn.is_orphan or conn.is_over:
+        return
+    conn.is_orphan = True
+    if conn.state is State.SYN_SENT:
+        finish(conn, None, now)
+    elif conn.rx is not None and (conn.rx.queued or conn.rx.ready):
+        conn.stack.counters.TCPAbortOnClose += 1
+        reset(conn, now)
+        finish(conn, None, now)
+    elif conn.options.linger == 0:
+        reset(conn, now)
+        finish(conn, None, now)
+    else:
+        queue_fin(conn)
+        if conn.options.linger:
+            conn.set_linger(now + conn.options.linger * SECOND)
+        if conn.state is State.FIN_WAIT_2:  # shut down before, FIN acknowledged
+            await_peer_fin(conn, now)
+
+
+def await_peer_fin(conn: Connection, now: int) -> None:
+    """An orphan in FIN_WAIT_2 has nothing left to do; it waits tcp_fin_timeout for the peer's FIN (M-53)."""
+    conn.fin_wait_2_at = now + conn.stack.sysctl.tcp_fin_timeout * SECOND
+    conn.arm(conn.fin_wait_2_at)
+    conn.end_application(None)
+
+
+def abort(conn: Connection, now: int) -> None:
+    """The application gives the connection up (RFC 9293 3.10.5)."""
+    if conn.is_over:
+        return
+    conn.is_orphan = True
+    reset(conn, now)
+    conn.is_told = True  # who aborts knows
+    finish(conn, None, now)
+
+
+def reset(conn: Connection, now: int) -> None:
+    """Send RST where the peer has a connection to reset."""
+    if conn.state in SYNCHRONIZED or conn.state is State.SYN_RECEIVED:
+        conn.stack.counters.TcpOutRsts += 1
+        conn.stack.emit(output.make_reset(conn, now))
+
+
+def fin_acked(conn: Connection, now: int) -> None:
+    """Our FIN is acknowledged."""
+    if conn.state is State.FIN_WAIT_1:
+        conn.state = State.FIN_WAIT_2
+        if conn.is_orphan:
+            await_peer_fin(conn, now)
+    elif conn.state is State.CLOSING:
+        enter_time_wait(conn, now)
+    elif conn.state is State.LAST_ACK:
+        finish(conn, None, now)
+
+
+def fin_received(conn: Connection, now: int) -> None:
+    """The peer's FIN was reached, all data before it is in (RFC 9293 3.10.7.4, eighth step)."""
+    conn.eof_due = True
+    if conn.state in (State.ESTABLISHED, State.SYN_RECEIVED):
+        conn.state = State.CLOSE_WAIT
+    elif conn.state is State.FIN_WAIT_1:
+        conn.state = State.CLOSING
+    elif conn.state is State.FIN_WAIT_2:
+        enter_time_wait(conn, now)
+
+
+def enter_time_wait(conn: Connection, now: int) -> None:
+    """Both FINs are exchanged and we closed first: a small entry keeps the four-tuple (M-54), the connection is free."""
+    conn.state = State.TIME_WAIT
+    conn.stack.hold_time_wait(conn, now)
+    conn.clear_timers()
+    conn.end_application(None)
+
+
+def finish(conn: Connection, error: OSError | None, now: int) -> None:
+    """The connection is over: nothing of it stays in the stack."""
+    if conn.state is State.CLOSED:
+        return
+    if error is not None:
+        if conn.state in (State.ESTABLISHED, State.CLOSE_WAIT):
+            conn.stack.counters.TcpEstabResets += 1
+        elif conn.state in (State.SYN_SENT, State.SYN_RECEIVED):
+            conn.stack.counters.TcpAttemptFails += 1
+    conn.state = State.CLOSED
+    conn.stack.forget(conn)
+    conn.clear_timers()
+    conn.cost_data = error is not None and not conn.tx.is_all_acked
+    conn.tx.queue.clear()
+    conn.tx.flights.clear()
+    conn.end_application(error)
+
+
+def give_up(conn: Connection, now: int) -> None:
+    """The peer does not answer (tcp_retries2, keepalive, TCP_USER_TIMEOUT): ETIMEDOUT, or the ICMP error that was the last news."""
+    conn.stack.counters.TCPAbortOnTimeout += 1
+    finish(conn, conn.soft_error or socket_error("ETIMEDOUT"), now)
