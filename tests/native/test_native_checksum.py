@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from native_support import CODECS
+from native.support import CODECS
 from scapy.utils import checksum as scapy_checksum
 
 from tunstack.wire import native, twin

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from corpus import CORPUS, decode
-from native_support import CODECS, content, fields
+from native.corpus import CORPUS, decode
+from native.support import CODECS, content, fields
 
 INPUTS = sorted(CORPUS.iterdir())
 

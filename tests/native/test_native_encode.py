@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from native_support import ALL_FLAGS, CODECS, FLOW, fields, make_segment, random_segment
+from native.support import ALL_FLAGS, CODECS, FLOW, fields, make_segment, random_segment
 from scapy.layers.inet import IP, TCP
 
 from tunstack.wire import native, twin

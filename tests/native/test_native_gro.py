@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from native_support import CODECS, FLOW, fields, make_segment, random_frames
+from native.support import CODECS, FLOW, fields, make_segment, random_frames
 
 from tunstack.wire import twin
 from tunstack.wire.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, Segment

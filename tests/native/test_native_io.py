@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from native_support import CODECS, content, fields, make_segment, random_segment
+from native.support import CODECS, content, fields, make_segment, random_segment
 from scapy.layers.inet import IP, TCP
 
 from tunstack.wire import native, twin

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_support import ALL_FLAGS, CODECS, FLOW, content, fields, fixed, make_segment, random_frames, random_options, scapy_frame
+from native.support import ALL_FLAGS, CODECS, FLOW, content, fields, fixed, make_segment, random_frames, random_options, scapy_frame
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.packet import Raw
 

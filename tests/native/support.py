@@ -55,7 +55,7 @@ def scapy_frame(payload: bytes = b"", ip: dict[str, Any] | None = None, **tcp: A
 def random_segment(rng: random.Random) -> Segment:
     """Return a segment with any field at any value that a header can say, its payload in up to 20 views."""
     sizes = [rng.choice((0, 1, 2, 3, 100, 1448, rng.randrange(5000))) for _ in range(rng.choice((0, 1, 1, 2, 3, 20)))]
-    views = tuple(memoryview(rng.randbytes(size)) for size in sizes)
+    views = tuple(rng.choice((memoryview, bytes))(rng.randbytes(size)) for size in sizes)
     further = rng.choice((0, 0, 0, 1, 2, 4))
     return Segment(
         rng.randbytes(12),
