@@ -71,6 +71,16 @@ char *strerror(int number);
 """
 
 
+class BuildError(RuntimeError):
+    """The compiler refused; what it said went to standard error."""
+
+
+def run(command: list[str]) -> None:
+    """Run a compiler; BuildError where it fails."""
+    if subprocess.run(command).returncode:
+        raise BuildError(f"{command[0]} failed, and said above why (are Python's headers installed?)")
+
+
 def compilers() -> list[str]:
     """Return the compilers to try: $CC, Python's own, then the usual names; only those that exist."""
     names = [os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang"]
@@ -79,7 +89,7 @@ def compilers() -> list[str]:
 
 
 def build(target: Path = TARGET, compiler: str | None = None, flags: tuple[str, ...] = FLAGS) -> None:
-    """Compile the extension to target; OSError or CalledProcessError with the compiler's words where that fails."""
+    """Compile the extension to target; FileNotFoundError where there is no compiler, BuildError where it fails."""
     if compiler is None:
         found = compilers()
         if not found:
@@ -102,10 +112,10 @@ def build(target: Path = TARGET, compiler: str | None = None, flags: tuple[str, 
         for source in (*(NATIVE / name for name in SOURCES), face):
             made = Path(work, source.name + ".o")
             command = [compiler, *flags, *(quiet if source is face else ()), *includes, "-c", str(source), "-o", str(made)]
-            subprocess.run(command, check=True)
+            run(command)
             objects.append(str(made))
         links = [flag for flag in flags if flag.startswith("-fsanitize")]
-        subprocess.run([compiler, "-shared", *links, *objects, "-o", str(shared)], check=True)
+        run([compiler, "-shared", *links, *objects, "-o", str(shared)])
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_suffix(".new")  # a process that has the old one mapped keeps it
         shutil.copyfile(shared, fresh)
@@ -138,10 +148,7 @@ def main() -> int:
             build(compiler="gcc", flags=(*FLAGS, *SANITIZE))
         else:
             build()
-    except subprocess.CalledProcessError as error:
-        print(f"native: {error.cmd[0]} failed; its words stand above", file=sys.stderr)
-        return 1
-    except OSError as error:
+    except (OSError, BuildError) as error:
         print(f"native: {error}", file=sys.stderr)
         return 1
     return 0

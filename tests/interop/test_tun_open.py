@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from namespaces import Namespace
+from interop.namespaces import Namespace
 
 from tunstack.device import tun
 from tunstack.device.errors import DeviceError

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from namespaces import Namespace
+from interop.namespaces import Namespace
 
 from tunstack.device.tun import TunDevice
 from tunstack.engine.config import StackConfig
