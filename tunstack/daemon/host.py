@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import time
 from collections.abc import Callable, Sequence
 
 from tunstack.daemon.config import InterfaceConfig
@@ -53,6 +55,10 @@ def give_up_root(user: str) -> None:
     import concurrent.futures.thread  # noqa: F401
     import encodings.idna  # noqa: F401
 
+    # A thread that was joined (netlink has one) may be there a little longer, and drop_privileges would refuse.
+    deadline = time.monotonic() + 1
+    while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
     try:
         drop_privileges(user)
     except PrivilegeError as error:
