@@ -57,7 +57,9 @@ class World:
         """Run a test; it must leave no task, and no error that it did not expect."""
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
             runner.run(self._guarded(main))
-        assert self.expects_errors or not self.errors, self.errors
+        for context in self.errors:
+            if not self.expects_errors:
+                raise AssertionError(context["message"]) from context.get("exception")
 
     async def _guarded(self, main: Coroutine[Any, Any, None]) -> None:
         loop = asyncio.get_running_loop()

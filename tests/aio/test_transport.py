@@ -633,3 +633,19 @@ async def test_sendfile_falls_back_to_reading_and_writing(world, tmp_path):
     near.transport.close()
     await far.until("lost")
     server.close()
+
+
+async def test_protocol_that_is_empty_is_a_protocol(world):
+    """aiohttp's client protocol has a length, often 0."""
+
+    class Queue(Recorder):
+        def __len__(self):
+            return 0
+
+    near, far, server = await connected(world, Queue(), Queue())
+    near.transport.write(b"x")
+    near.transport.write_eof()
+    await far.until("lost")
+    assert far.events == ["made", "data", "eof", "lost"]
+    await near.until("lost")
+    server.close()

@@ -333,7 +333,7 @@ class StreamTransport(transports._FlowControlMixin):
     def on_eof(self) -> None:
         if self._closing:
             return
-        protocol = self._receiver or self._filler
+        protocol = self._receiver if self._receiver is not None else self._filler  # one may well be false: it may have a length
         assert protocol is not None
         try:
             keep_open = self._context.run(protocol.eof_received)
