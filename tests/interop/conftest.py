@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from namespaces import Namespace
+from interop.daemons import Daemon
+from interop.namespaces import Namespace
 
 from tunstack.device.tun import CLONE_DEVICE
 
@@ -33,3 +34,28 @@ def make_namespace() -> Iterator[Callable[[], Namespace]]:
 def namespace(make_namespace: Callable[[], Namespace]) -> Namespace:
     """A network namespace of the test's own."""
     return make_namespace()
+
+
+@pytest.fixture(params=["offload", "no-offload"])
+def offload_flags(request: pytest.FixtureRequest) -> list[str]:
+    """The flags for either way of exchanging frames with the kernel."""
+    return [] if request.param == "offload" else ["--no-offload"]
+
+
+@pytest.fixture
+def start_daemon(namespace: Namespace) -> Iterator[Callable[..., Daemon]]:
+    """A function that starts `tunstack serve` with further flags in the test's namespace."""
+    with ExitStack() as cleanup:
+
+        def start(*flags: str) -> Daemon:
+            started = Daemon(namespace, *flags)
+            cleanup.callback(started.close)
+            return started
+
+        yield start
+
+
+@pytest.fixture
+def daemon(start_daemon: Callable[..., Daemon], offload_flags: list[str]) -> Daemon:
+    """`tunstack serve` with the defaults, once with offload and once without."""
+    return start_daemon(*offload_flags)
