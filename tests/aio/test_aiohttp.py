@@ -7,8 +7,8 @@ import hashlib
 import re
 
 import aiohttp
+from aio.worlds import settle
 from aiohttp import web
-from conftest import settle
 
 BLOB = bytes(range(256)) * 16 * 1024  # 4 MiB
 

@@ -7,8 +7,8 @@ import errno
 import socket
 
 import pytest
-from conftest import settle
-from recorder import Recorder, connected
+from aio.recorder import Recorder, connected
+from aio.worlds import settle
 
 NOBODY = "10.77.0.99"  # an address of the subnet that does not answer
 

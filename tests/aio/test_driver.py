@@ -9,8 +9,8 @@ import socket
 
 import pytest
 import uvloop
-from conftest import LOOPS, Ours, assert_nothing_left, settle
-from recorder import Recorder, connected
+from aio.recorder import Recorder, connected
+from aio.worlds import LOOPS, Ours, assert_nothing_left, settle
 
 from tunstack.aio import Endpoint
 from tunstack.aio.driver import GRAIN, loop_clock

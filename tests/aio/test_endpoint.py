@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import assert_nothing_left, settle
-from recorder import Recorder, connected
+from aio.recorder import Recorder, connected
+from aio.worlds import assert_nothing_left, settle
 
 import tunstack
 from tunstack.aio import Endpoint, memory_pair

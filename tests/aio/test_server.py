@@ -6,8 +6,8 @@ import asyncio
 import errno
 
 import pytest
-from conftest import settle
-from recorder import Recorder, connected
+from aio.recorder import Recorder, connected
+from aio.worlds import settle
 
 
 def port_of(server) -> int:

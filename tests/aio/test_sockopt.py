@@ -7,7 +7,7 @@ import socket
 import struct
 
 import pytest
-from recorder import connected
+from aio.recorder import connected
 
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13
@@ -135,7 +135,7 @@ async def test_segment_size_is_the_connections(ours):
 
 
 async def test_listener_sets_what_connections_start_with(ours):
-    from recorder import Recorder
+    from aio.recorder import Recorder
 
     far = Recorder()
     server = await ours.create_server(lambda: far, 80)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import settle
+from aio.worlds import settle
 
 BIG = bytes(range(256)) * 64 * 1024
 

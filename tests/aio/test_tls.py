@@ -7,8 +7,8 @@ import ssl
 from pathlib import Path
 
 import pytest
-from conftest import settle
-from recorder import Recorder
+from aio.recorder import Recorder
+from aio.worlds import settle
 
 IDENTITY = Path(__file__).with_name(
     "tls_test_identity.pem"

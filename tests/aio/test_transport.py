@@ -10,8 +10,8 @@ import socket
 import struct
 
 import pytest
-from conftest import settle
-from recorder import BufferedRecorder, Recorder, connected
+from aio.recorder import BufferedRecorder, Recorder, connected
+from aio.worlds import settle
 
 BIG = bytes(range(256)) * 64 * 1024  # 16 MiB: more than the buffers of a kernel hold
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="none")
