@@ -156,6 +156,11 @@ async def test_names_are_resolved_and_their_addresses_tried_in_turn(virtual, mon
     with pytest.raises(ExceptionGroup) as group:
         await virtual.create_connection(Recorder, "server.test", 80, all_errors=True)
     assert [error.errno for error in group.value.exceptions] == [errno.ENETUNREACH, errno.ECONNREFUSED]
+    opens = virtual.client.stack.counters.TcpActiveOpens
+    resolver.addresses = ("10.77.0.2", "10.77.0.2")
+    with pytest.raises(ConnectionRefusedError):
+        await virtual.create_connection(Recorder, "server.test", 80)
+    assert virtual.client.stack.counters.TcpActiveOpens == opens + 1
     resolver.addresses = ()
     with pytest.raises(socket.gaierror):
         await virtual.create_connection(Recorder, "nowhere.test", 80)
@@ -185,4 +190,23 @@ async def test_reset_in_the_accept_moment_is_told_to_the_client(ours):
     near, far, server = await connected(ours, Slammer())
     await near.until("lost ConnectionResetError")
     assert near.events == ["made", "lost ConnectionResetError"] and far.events == ["made", "lost"]
+    server.close()
+
+
+async def test_reset_before_the_protocol_is_made_is_told_to_it(ours, monkeypatch):
+    far = Recorder()
+    server = await ours.create_server(lambda: far)
+    original = ours.client._connect_any
+
+    async def late(*args):
+        result = await original(*args)
+        await far.until("made")
+        far.transport.abort()
+        await settle()
+        return result
+
+    monkeypatch.setattr(ours.client, "_connect_any", late)
+    transport, near = await ours.create_connection(Recorder, ours.host, server.sockets[0].getsockname()[1])
+    await near.until("lost ConnectionResetError")
+    assert near.events == ["made", "lost ConnectionResetError"] and transport.is_closing()
     server.close()

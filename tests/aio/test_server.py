@@ -146,16 +146,20 @@ async def test_cancelled_serve_forever_closes_the_connections_too(ours):
 
 
 async def test_wait_closed_waits_for_the_last_connection(ours):
-    near, far, server = await connected(ours)
+    made = []
+    server = await ours.create_server(lambda: made.append(Recorder()) or made[-1])
+    _, near = await ours.create_connection(Recorder, ours.host, port_of(server))
+    other, _ = await ours.create_connection(Recorder, ours.host, port_of(server))
     waiting = asyncio.create_task(server.wait_closed())
     await settle()
     assert not waiting.done()
     server.close()
+    other.close()
     await settle()
     assert not waiting.done()
     near.transport.close()
     await waiting
-    assert far.events == ["made", "eof", "lost"]
+    assert [far.events for far in made] == [["made", "eof", "lost"]] * 2
     await server.wait_closed()
 
 

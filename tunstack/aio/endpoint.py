@@ -121,7 +121,6 @@ class Endpoint:
             server.close()
         for transport in self._transports:
             transport.abort()
-            transport.reset()  # also one whose connection_lost was called before
         driver.close()
         self._end(driver.loop)
 
