@@ -88,8 +88,8 @@ def test_a_failure_shows_the_ladder_with_expected_and_actual_and_the_rest() -> N
         "     6      0.010000  accept\n"
         "     7      0.010000  write 2000\n"
         "-    8      expected  > . 1:1448(1447) ack 1\n"
-        "+           0.010000  > . 1:1449(1448) ack 1 win 502 <nop,nop,TS val 110 ecr 11>\n"
-        "+           0.010000  > P. 1449:2001(552) ack 1 win 502 <nop,nop,TS val 110 ecr 11>"
+        "+           0.010000  > . 1:1449(1448) ack 1 win 510 <nop,nop,TS val 110 ecr 11>\n"
+        "+           0.010000  > P. 1449:2001(552) ack 1 win 510 <nop,nop,TS val 110 ecr 11>"
     )
 
 
