@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from daemons import Daemon
-from namespaces import Namespace
+from interop.daemons import Daemon
+from interop.namespaces import Namespace
 
 from tunstack.device.tun import CLONE_DEVICE
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from namespaces import Namespace
+from interop.namespaces import Namespace
 
 TUNSTACK = [sys.executable, "-m", "tunstack"]
 ADDRESS = "10.77.0.2"

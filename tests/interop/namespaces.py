@@ -1,8 +1,8 @@
 """Network namespaces for tests against Linux.
 
 A test asks for the fixture `namespace` and gets one that is its own; what runs in it is ended and the namespace removed afterwards,
-whatever happened. A stack gets into it in either of two ways: in this process, on a device from `namespace.open_tun(...)` (a descriptor stays in
-the namespace in which it was opened), or as a process of its own, by `namespace.popen(...)`.
+whatever happened. A stack gets into it in either of two ways: in this process, on a device from `namespace.open_tun(...)` (a
+descriptor stays in the namespace in which it was opened), or as a process of its own, by `namespace.popen(...)`.
 
     def test_ping_is_answered(namespace: Namespace) -> None:
         daemon = namespace.popen("tunstack serve")

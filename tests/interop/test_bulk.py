@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from daemons import ADDRESS, TUNSTACK, Daemon, need, random_file, sha256
-from namespaces import Namespace
+from interop.daemons import ADDRESS, TUNSTACK, Daemon, need, random_file, sha256
+from interop.namespaces import Namespace
 
 SIZE = 256 << 20
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from daemons import ADDRESS, TUNSTACK, Daemon, random_file
-from namespaces import Namespace
+from interop.daemons import ADDRESS, TUNSTACK, Daemon, random_file
+from interop.namespaces import Namespace
 
 
 def test_a_killed_daemon_leaves_no_interface(daemon: Daemon, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 import socket
 from pathlib import Path
 
-from daemons import ADDRESS, Daemon, need, random_file, sha256
+from interop.daemons import ADDRESS, Daemon, need, random_file, sha256
 
 
 def test_two_hundred_connections_at_once(daemon: Daemon, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from daemons import ADDRESS, Daemon, need, random_file
-from namespaces import Namespace
+from interop.daemons import ADDRESS, Daemon, need, random_file
+from interop.namespaces import Namespace
 
 
 def test_a_closed_port_refuses_at_once(daemon: Daemon) -> None:

@@ -7,8 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from daemons import TUNSTACK, need
-from namespaces import Namespace
+from interop.daemons import TUNSTACK, need
+from interop.namespaces import Namespace
 
 SSHD = "/usr/sbin/sshd"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from namespaces import Namespace
+from interop.namespaces import Namespace
 
 from tunstack.device.errors import DeviceError
 from tunstack.device.netlink import with_netlink

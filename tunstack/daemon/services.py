@@ -59,3 +59,8 @@ class Services:
             server.close()
         for service in self._services.values():
             service.drain()
+
+    async def wait_closed(self) -> None:
+        """Wait until the last connection is gone, after `drain`."""
+        for server in self._servers:
+            await server.wait_closed()

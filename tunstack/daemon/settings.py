@@ -35,10 +35,10 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 SERVICE_PORTS = {"http": 80, "echo": 7, "discard": 9, "daytime": 13, "chargen": 19}
 _SERVICE_TEXT = {
     "http": "HTTP/1.1: files, listings, /status",
-    "echo": "sends back what comes (RFC 862)",
-    "discard": "throws away what comes (RFC 863)",
-    "daytime": "sends the date and time (RFC 867)",
-    "chargen": "sends characters without end (RFC 864)",
+    "echo": "sends back what comes, RFC 862",
+    "discard": "throws away what comes, RFC 863",
+    "daytime": "sends the date and time, RFC 867",
+    "chargen": "sends characters without end, RFC 864",
 }
 
 
@@ -91,7 +91,7 @@ SERVE_HOST_ADDRESS = host_address("10.77.0.1/24")
 SERVE_ADDRESS = address("10.77.0.2")
 
 SERVICE_ENABLED = {
-    name: Setting(("services", name, "enabled"), Switch(), True, f"serve {name}: {_SERVICE_TEXT[name]}") for name in SERVICE_PORTS
+    name: Setting(("services", name, "enabled"), Switch(), True, f"serve {name} ({_SERVICE_TEXT[name]})") for name in SERVICE_PORTS
 }
 SERVICE_PORT = {
     name: Setting(("services", name, "port"), Integer(1, 65535, "PORT"), port, f"port of {name}") for name, port in SERVICE_PORTS.items()

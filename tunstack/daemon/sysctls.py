@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunstack.daemon.kinds import describe, quote, suggest
-from tunstack.engine.sysctl import Sysctl
+
+if TYPE_CHECKING:
+    from tunstack.engine.sysctl import Sysctl
 
 Value = bool | int | str | tuple[int, ...]
 
@@ -42,7 +44,7 @@ def full_name(field: str) -> str:
 
 def defaults() -> dict[str, Value]:
     """Return every knob by its dotted name, with its default."""
-    knobs = Sysctl()
+    knobs = build({})
     return {full_name(field.name): getattr(knobs, field.name) for field in fields(knobs)}
 
 
@@ -79,6 +81,8 @@ def suggest_knob(name: str, known: Mapping[str, Value]) -> str:
 
 def build(settings: Mapping[str, Value]) -> Sysctl:
     """Return the knobs with these settings, checked before by `check`."""
+    from tunstack.engine.sysctl import Sysctl  # the whole engine comes with it: not for every `--help`
+
     knobs = Sysctl()
     for name, value in settings.items():
         setattr(knobs, name.rpartition(".")[2], value)
