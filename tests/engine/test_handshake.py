@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Play
+from engine.notation import Play
 
 
 @pytest.mark.parametrize(
