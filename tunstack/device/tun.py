@@ -68,8 +68,8 @@ class TunDevice:
         self.max_payload = MAX_PAYLOAD
         self.offload = offload  # super-segments with partial checksums pass in both directions
         self.persistent = persistent  # made by an administrator: stays when we go
-        self.tx_dropped = 0  # frames and segments lost on writing: interface down, no memory
         self._fd = fd
+        self._dropped = 0  # writes that failed as a wire does
         self._reader = codec.Reader(vnet)
         self._writer = codec.Writer(fd, vnet, offload)
 
@@ -95,16 +95,17 @@ class TunDevice:
         _check_mtu(mtu)
         fd = _open_clone_device()
         try:
-            existing = with_netlink(lambda netlink: _existing(netlink, plan))
-            vnet = _attach(fd, name, existing, offload)
+            taken_over = with_netlink(lambda netlink: _survey(netlink, plan))
+            link = taken_over[0] if taken_over else None
+            vnet = _attach(fd, name, link, offload)
             offload = vnet and offload
             # Always said, since a persistent interface remembers what its last user wanted.
             ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 if offload else 0)
-            if existing is None:
-                with_netlink(lambda netlink: _set_up(netlink, plan))
-                return cls(fd, name, plan.host, mtu, vnet, offload, False)
-            host = with_netlink(lambda netlink: _host_of(netlink, existing, plan))
-            return cls(fd, name, host, existing.mtu, vnet, offload, True)
+            if taken_over:
+                existing, host = taken_over
+                return cls(fd, name, host, existing.mtu, vnet, offload, True)
+            with_netlink(lambda netlink: _set_up(netlink, plan))
+            return cls(fd, name, plan.host, mtu, vnet, offload, False)
         except BaseException:
             os.close(fd)
             raise
@@ -120,14 +121,19 @@ class TunDevice:
     def write(self, item: Segment | bytes) -> bool:  # hot
         """Send a segment or a whole IPv4 packet; False, having sent nothing, if it would block."""
         try:
-            if type(item) is Segment:
+            if isinstance(item, Segment):
                 return self._writer.write(item)
-            return self._writer.write_packet(item)  # type: ignore[arg-type]
+            return self._writer.write_packet(item)
         except OSError as error:
             if error.errno in LOST:
-                self.tx_dropped += 1
+                self._dropped += 1
                 return True
             raise
+
+    @property
+    def tx_dropped(self) -> int:
+        """Frames and segments lost on writing: interface down, no memory, queue full in the middle of a run."""
+        return self._dropped + self._writer.lost
 
     def close(self) -> None:
         """Give the interface back: ours disappears, a persistent one stays, without our offload. Idempotent."""
@@ -218,8 +224,8 @@ def _open_clone_device() -> int:
         raise DeviceError(error.errno or errno.EIO, message) from None
 
 
-def _existing(netlink: Netlink, plan: _Plan) -> Link | None:
-    """Return the persistent interface of that name, None if one is to be made; DeviceError if neither can be."""
+def _survey(netlink: Netlink, plan: _Plan) -> tuple[Link, IPv4Interface] | None:
+    """Return the persistent interface of that name and its address, None if one is to be made; DeviceError if neither can be."""
     link = netlink.link(plan.name)
     if link is None:
         _check_addresses(plan)
@@ -232,7 +238,7 @@ def _existing(netlink: Netlink, plan: _Plan) -> Link | None:
         )
     if not link.tun_persist or link.tun_queues:
         raise _busy(plan.name)
-    return link
+    return link, _host_of(netlink, link, plan)
 
 
 def _check_addresses(plan: _Plan) -> None:

@@ -12,10 +12,12 @@ from tunstack.engine.sink import NULL_SINK, NullSink, Sink
 from tunstack.engine.stack import Stack
 from tunstack.engine.state import State
 from tunstack.engine.sysctl import Sysctl
+from tunstack.wire.codec import BACKEND
 from tunstack.wire.flow import ANY_IPV4, format_address, pack_address
 
 __all__ = [
     "ANY_IPV4",
+    "BACKEND",
     "NULL_SINK",
     "Connection",
     "ConnectionInfo",

@@ -44,6 +44,7 @@ class Connection:
         "_delivering",
         "_error",
         "agreed",
+        "cost_data",
         "eof_due",
         "fin_wait_2_at",
         "flow",
@@ -64,6 +65,7 @@ class Connection:
         "options",
         "paused",
         "persist_at",
+        "persist_backoff",
         "probes_out",
         "recovery",
         "retrans_at",
@@ -110,6 +112,7 @@ class Connection:
         self.is_ending = False  # on_closed is due
         self.is_told = False  # on_closed was called, or nobody wants it
         self._error: OSError | None = None  # what on_closed will say
+        self.cost_data = False  # what we sent may not have arrived
         self.soft_error: OSError | None = None  # last ICMP error, told only if the connection then times out
         self._delivering = False
         # Timers: absolute, NEVER if off.
@@ -122,6 +125,7 @@ class Connection:
         self.retransmits = 0  # timeouts in a row
         self.retrans_at = 0  # when the first of them was
         self.probes_out = 0  # window probes without an answer
+        self.persist_backoff = 0  # window probes since the window closed
         self.keepalive_probes = 0  # keepalive probes without an answer
         self.last_received_at = 0
         self.last_oow_ack_at = 0  # last ACK for an out-of-window segment (tcp_invalid_ratelimit)
@@ -412,11 +416,16 @@ class Connection:
                 self.sink.on_data(data)
 
     def _end(self, now: int) -> None:
-        """Tell the sink that it is over, after all that it can still read. An error that cost unsent data is told at once."""
+        """Tell the sink that it is over, after all that it can still read.
+
+        An error that cost data not yet acknowledged is told at once, as a socket with something to send would tell it.
+        """
         rx = self.rx
-        waiting = rx is not None and (rx.queue or self.eof_due)
-        if waiting and not self.is_orphan and not (self._error is not None and self.tx.fin_sent):
-            return
+        if not self.is_orphan:
+            if self.sink is NULL_SINK:  # not accepted yet: whoever accepts it shall hear
+                return
+            if rx is not None and (rx.queue or self.eof_due) and not self.cost_data:
+                return
         self.is_told = True
         sink, self.sink = self.sink, NULL_SINK
         sink.on_closed(self._error)

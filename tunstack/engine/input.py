@@ -280,6 +280,7 @@ def window_changed(conn: Connection) -> None:
     """The peer's window is another: what waited may go, and the persist timer starts anew if it is still too small."""
     if conn.tx.unsent:
         conn.persist_at = NEVER
+        conn.persist_backoff = 0
         conn.tx.probe_due = False
         conn.mark_dirty()
 

@@ -168,8 +168,9 @@ def poll_probe(conn: Connection, now: int) -> Segment:
     tx = conn.tx
     tx.probe_due = False
     conn.probes_out += 1
+    conn.persist_backoff += 1
     conn.stack.counters.TCPWinProbe += 1
-    conn.persist_at = now + min(conn.rtt.rto << min(conn.probes_out, 16), RTO_MAX)
+    conn.persist_at = now + min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
     conn.arm(conn.persist_at)
     size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
     return poll_data(conn, size, now) if size else make_probe(conn, now)

@@ -60,6 +60,7 @@ class Recovery:
         if seq_ge(tx.snd_una, self.recover):
             loss = self.phase == LOSS
             self.phase = OPEN
+            self.force = False
             tx.reno_sacked = 0
             if loss:
                 tx.cc.on_ack(acked, flight, rtt, now, True)
@@ -67,7 +68,8 @@ class Recovery:
                 tx.cc.on_recovery_exit(tx.outstanding, now)
         elif self.phase == RECOVERY:
             # A partial ACK: the next hole begins at snd_una (RFC 6582 3.2 step 3).
-            tx.reno_sacked = max(tx.reno_sacked - max(acked - tx.mss_now, 0), 0)
+            left = max(tx.reno_sacked - max(acked - tx.mss_now, 0), 0)
+            tx.reno_sacked = min(left, tx.outstanding - tx.lost_out)
             if tx.flights and not tx.flights[0].lost:
                 self._counters.TCPFastRetrans += 1
                 tx.mark_head_lost()

@@ -133,6 +133,7 @@ def finish(conn: Connection, error: OSError | None, now: int) -> None:
     conn.state = State.CLOSED
     conn.stack.forget(conn)
     conn.clear_timers()
+    conn.cost_data = error is not None and not conn.tx.is_all_acked
     conn.tx.queue.clear()
     conn.tx.flights.clear()
     conn.end_application(error)

@@ -1,0 +1,7 @@
+"""`python -m tunstack`."""
+
+import sys
+
+from tunstack.cli import main
+
+sys.exit(main())

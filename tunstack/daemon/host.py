@@ -1,0 +1,70 @@
+"""From a configuration to a running process: the interface, the user, the event loop.
+
+The order is: open the interface (needs CAP_NET_ADMIN), import what will be needed (may need root to read), give root up, start the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Sequence
+
+from tunstack.daemon.config import InterfaceConfig
+from tunstack.daemon.errors import UserError
+from tunstack.daemon.privileges import PrivilegeError, drop_privileges
+from tunstack.device.errors import DeviceError
+from tunstack.device.tun import TunDevice
+from tunstack.engine import pack_address
+
+# The name, the address or the network is taken: another one may be free.
+IN_USE = frozenset({errno.EBUSY, errno.EEXIST, errno.EADDRINUSE})
+
+
+def open_device(interface: InterfaceConfig) -> TunDevice:
+    """Open the TUN interface; UserError says in a line what is in the way."""
+    try:
+        return open_first([interface])[0]
+    except DeviceError as error:
+        raise UserError(str(error)) from error
+
+
+def open_first(interfaces: Sequence[InterfaceConfig]) -> tuple[TunDevice, InterfaceConfig]:
+    """Open the first of several interfaces that is free; DeviceError of the last, or of any that fails for another reason."""
+    for index, interface in enumerate(interfaces):
+        try:
+            device = TunDevice.open(
+                interface.tun,
+                host_address=str(interface.host_address),
+                addresses=[pack_address(str(address)) for address in interface.addresses],
+                mtu=interface.mtu,
+                offload=interface.offload,
+            )
+        except DeviceError as error:
+            if error.errno not in IN_USE or index == len(interfaces) - 1:
+                raise
+        else:
+            return device, interface
+    raise AssertionError("no interface to open")
+
+
+def give_up_root(user: str) -> None:
+    """Become `user`, if we are root, and keep no capability; what is imported after this must be readable for that user."""
+    # Both are imported late, by the event loop: for its threads, and for names of hosts.
+    import concurrent.futures.thread  # noqa: F401
+    import encodings.idna  # noqa: F401
+
+    try:
+        drop_privileges(user)
+    except PrivilegeError as error:
+        raise UserError(str(error)) from error
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes an event loop of a kind, `uvloop` or `asyncio`."""
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    try:
+        import uvloop
+    except ImportError as error:
+        raise UserError("uvloop is not installed: install it, or run with --loop asyncio") from error
+    return uvloop.new_event_loop

@@ -1,0 +1,173 @@
+"""The daemon: opens the interface, gives root up, serves until it is told to end, and drains.
+
+SIGTERM or SIGINT ends it in peace: nothing new is accepted, what is open may go on for the drain timeout; a second signal cuts
+that short. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pwd
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+
+from tunstack.aio import Endpoint
+from tunstack.daemon import sysctls
+from tunstack.daemon.config import ServeConfig
+from tunstack.daemon.errors import UserError
+from tunstack.daemon.host import give_up_root, loop_factory, open_device
+from tunstack.daemon.notify import notify
+from tunstack.daemon.services import Services
+from tunstack.daemon.status import count_states, resident_memory, version
+from tunstack.daemon.tree import Tree
+from tunstack.device.tun import TunDevice
+from tunstack.engine import BACKEND
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile."""
+    logging.basicConfig(level=config.log_level.upper(), format="tunstack: %(levelname)s: %(message)s", stream=sys.stderr)
+    factory = loop_factory(config.loop)
+    device = open_device(config.interface)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(Daemon(config, device).run())
+    finally:
+        device.close()
+
+
+class Daemon:
+    """One run of `tunstack serve`. It does not own the device."""
+
+    def __init__(self, config: ServeConfig, device: TunDevice) -> None:
+        self._config = config
+        self._device = device
+        self._started = time.monotonic()
+        self._tree: Tree | None = None
+        self._endpoint: Endpoint | None = None
+        self._signals = 0
+        self._told = asyncio.Event()  # to end
+        self._hurried = asyncio.Event()  # to end at once
+
+    async def run(self) -> None:
+        """Serve until told to end."""
+        try:
+            # With the rights that we still have: the modules may be where only root can read them.
+            if "http" in self._config.ports and self._config.http_root is not None:
+                self._tree = _open_tree(self._config.http_root)
+            services = Services(self._config.ports, self._tree, self._config.http_upload, self.status)
+            give_up_root(self._config.user)
+            if self._tree is not None:
+                _check_access(self._tree, self._config)
+            await self._serve(services)
+        finally:
+            if self._tree is not None:
+                self._tree.close()
+
+    async def _serve(self, services: Services) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        addresses = [str(address) for address in self._config.interface.addresses]
+        endpoint = self._endpoint = Endpoint(self._device, addresses, sysctl=sysctls.build(self._config.sysctl))
+        await endpoint.start()
+        try:
+            await services.start(endpoint, addresses)
+            print(self.ready_line(), flush=True)
+            notify("READY=1")
+            await self._until_told(endpoint)
+            notify("STOPPING=1")
+            await self._drain(endpoint, services)
+        finally:
+            endpoint.close()
+            await endpoint.wait_closed()
+
+    def ready_line(self) -> str:
+        """Say what is served, and where."""
+        device = self._device
+        services = ", ".join(f"{name} {port}" for name, port in self._config.ports.items())
+        offload = "on" if device.offload else "off"
+        addresses = " ".join(str(address) for address in self._config.interface.addresses)
+        return f"tunstack: serving on {addresses} via {device.name} (mtu {device.mtu}, offload {offload}, {BACKEND}): {services}"
+
+    def status(self) -> Mapping[str, object]:
+        """Return what `/status` says."""
+        assert self._endpoint is not None
+        stack = self._endpoint.stack
+        states = count_states(stack.connections)
+        return {
+            "version": version(),
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "backend": BACKEND,
+            "loop": self._config.loop,
+            "interface": {
+                "name": self._device.name,
+                "host_address": str(self._device.host_address),
+                "addresses": [str(address) for address in self._config.interface.addresses],
+                "mtu": self._device.mtu,
+                "offload": self._device.offload,
+            },
+            "services": self._config.ports,
+            "connections": {"total": sum(states.values()), **states},
+            "counters": stack.counters.as_dict(),
+            "memory": {"resident_octets": resident_memory()},
+        }
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        (self._told if self._signals == 1 else self._hurried).set()
+
+    async def _until_told(self, endpoint: Endpoint) -> None:
+        """Wait for the first signal; OSError if the interface goes away before."""
+        await _first(self._told.wait, endpoint.wait_closed)
+        if endpoint.error is not None:
+            raise OSError(f"interface {self._device.name} is gone: {endpoint.error.strerror}") from endpoint.error
+
+    async def _drain(self, endpoint: Endpoint, services: Services) -> None:
+        """Let what is open come to an end, within the drain timeout."""
+        deadline = time.monotonic() + self._config.drain_timeout
+        services.drain()
+        log.info("ending: %d connections are open", count_states(endpoint.stack.connections).get("ESTABLISHED", 0))
+        finished = await _first(services.wait_closed, self._hurried.wait, endpoint.wait_closed, timeout=self._config.drain_timeout)
+        if finished and not self._hurried.is_set():
+            # All is handed to the stack; give the peers the time to acknowledge it.
+            left = max(0.0, deadline - time.monotonic())
+            await _first(lambda: endpoint.shutdown(left), self._hurried.wait)
+
+
+async def _first(*waits: Callable[[], Coroutine[object, object, object]], timeout: float | None = None) -> bool:
+    """Wait until one of several coroutines is done, and cancel the others; False if none was in time."""
+    tasks = [asyncio.create_task(wait()) for wait in waits]
+    try:
+        done, _pending = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return bool(done)
+
+
+def _open_tree(path: Path) -> Tree:
+    try:
+        return Tree(path)
+    except OSError as error:
+        raise UserError(f"the HTTP root {path} cannot be opened: {error.strerror}") from error
+
+
+def _check_access(tree: Tree, config: ServeConfig) -> None:
+    """See whether the user that we have become may serve the files; UserError if not."""
+    try:
+        tree.check_access(config.http_upload)
+    except OSError as error:
+        what = "read and written" if config.http_upload else "read"
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        raise UserError(
+            f"the HTTP root {config.http_root} cannot be {what} by user {user} ({error.strerror}): change its mode or owner,"
+            " or choose another --user"
+        ) from error
