@@ -91,6 +91,7 @@ def test_tunstack_nc_is_told_of_a_reset(namespace: Namespace, offload_flags: lis
     """M-59: Linux's program is killed with data unread; `tunstack nc` ends with status 1 and one line, and its interface is gone."""
     with namespace.entered():
         listener = socket.create_server(("0.0.0.0", 5000))
+    listener.settimeout(20)
     client = namespace.popen([*TUNSTACK, "nc", *offload_flags, "10.78.0.1", "5000"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     with listener:
         accepted, _ = listener.accept()

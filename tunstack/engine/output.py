@@ -128,7 +128,7 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
         conn.arm(conn.rto_at)
     conn.persist_at = NEVER
     rx = conn.rx
-    if now - conn.last_received_at < rx.ato and size:
+    if now - rx.last_data_at < rx.ato and size:  # an answer to data that just came (Linux's tcp_event_data_sent)
         rx.pingpong = True
     if not conn.was_writable and tx.unsent <= conn.write_low_water:
         conn.was_writable = True

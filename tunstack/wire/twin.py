@@ -24,11 +24,13 @@ BACKEND = "python"
 class Reader:
     """Reads frames from a descriptor, or takes them from memory, and makes a batch of them.
 
-    `vnet`: a virtio header precedes every frame. At most `max_frames` frames are read at once, and no further one after
-    `max_octets`. `coalesce`: segments that follow each other become one (gro.py).
+    `vnet`: a virtio header precedes every frame. At most `max_frames` (1 to 1024) frames are read at once, and no further one after
+    `max_octets`. `coalesce`: segments that follow each other, among `max_frames` frames, become one (gro.py).
     """
 
     def __init__(self, vnet: bool, max_frames: int = 64, max_octets: int = 1 << 19, coalesce: bool = True) -> None:
+        if not 0 < max_frames <= 1024:
+            raise ValueError(f"a batch has 1 to 1024 frames: {max_frames}")
         self._vnet = vnet
         self._max_frames = max_frames
         self._max_octets = max_octets
@@ -65,10 +67,11 @@ class Reader:
     def parse(self, frames: Sequence[Buffer]) -> Batch:
         """Return the batch of frames that are in memory; each with its virtio header if `vnet`."""
         batch = Batch()
-        coalescer = Coalescer(self._coalesce)
-        for frame in frames:
-            self._take(memoryview(frame), batch, coalescer)
-        batch.segments = coalescer.finish()
+        for start in range(0, len(frames), self._max_frames):
+            coalescer = Coalescer(self._coalesce)
+            for frame in frames[start : start + self._max_frames]:
+                self._take(memoryview(frame), batch, coalescer)
+            batch.segments += coalescer.finish()
         return batch
 
     def _take(self, frame: memoryview, batch: Batch, coalescer: Coalescer) -> None:
