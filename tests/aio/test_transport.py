@@ -10,8 +10,8 @@ import socket
 import struct
 
 import pytest
-from conftest import settle
-from recorder import BufferedRecorder, Recorder, connected
+from aio.recorder import BufferedRecorder, Recorder, connected
+from aio.worlds import settle
 
 BIG = bytes(range(256)) * 64 * 1024  # 16 MiB: more than the buffers of a kernel hold
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("VAR", default="none")
@@ -79,9 +79,9 @@ async def test_names_and_socket_of_both_ends_agree(world):
 async def test_write_takes_what_is_like_bytes_and_keeps_no_hold_on_it(world, kind):
     near, far, server = await connected(world)
     source = bytearray(b"abcdef")
-    near.transport.write(kind(source))
-    near.transport.write(memoryview(b"0123456789")[2:4])
+    near.transport.write(source if kind is bytearray else kind(source))
     source[:] = b"XXXXXX"
+    near.transport.write(memoryview(b"0123456789")[2:4])
     assert await far.received(8) == b"abcdef23"
     near.transport.close()
     server.close()
@@ -256,7 +256,7 @@ async def test_writing_pauses_above_high_water_and_resumes_at_low(world):
 async def test_limits_set_while_data_waits_take_effect(world):
     near, far, server = await connected(world)
     far.transport.pause_reading()
-    near.transport.set_write_buffer_limits(high=len(BIG) * 2)
+    near.transport.set_write_buffer_limits(high=len(BIG) * 8)  # the low mark too is above what is written
     near.transport.write(BIG)
     await settle()
     assert near.events == ["made"]
@@ -349,13 +349,37 @@ async def test_unread_data_at_close_resets_the_peer(world):
     server.close()
 
 
+async def test_small_write_leaves_before_the_reset_over_unread_data(world):
+    near, far, server = await connected(world)
+    far.transport.pause_reading()
+    near.transport.write(b"never read")
+    await settle()
+    far.transport.write(b"parting words")
+    far.transport.close()
+    await near.until("lost ConnectionResetError")
+    assert bytes(near.data) == b"parting words"
+    server.close()
+
+
+async def test_data_that_comes_while_closing_does_not_cut_the_rest_short(ours):
+    near, far, server = await connected(ours)
+    data = BIG[:600_000]  # more than is sent at once, less than the pipe drops
+    near.transport.write(data)
+    near.transport.close()
+    far.transport.write(b"too late")
+    await far.until("lost ConnectionResetError")
+    assert bytes(far.data) == data
+    await near.until("lost")
+    server.close()
+
+
 async def test_linger_zero_resets_the_peer_behind_the_data(world):
     near, far, server = await connected(world)
-    near.transport.write(b"data")
     near.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    await far.received(4)
+    near.transport.write(b"data")
     near.transport.close()
     await far.until("lost ConnectionResetError")
+    assert bytes(far.data) == b"data"
     await near.until("lost")
     server.close()
 
@@ -632,4 +656,20 @@ async def test_sendfile_falls_back_to_reading_and_writing(world, tmp_path):
     await far.received(300_014)
     near.transport.close()
     await far.until("lost")
+    server.close()
+
+
+async def test_protocol_that_is_empty_is_a_protocol(world):
+    """aiohttp's client protocol has a length, often 0."""
+
+    class Queue(Recorder):
+        def __len__(self):
+            return 0
+
+    near, far, server = await connected(world, Queue(), Queue())
+    near.transport.write(b"x")
+    near.transport.write_eof()
+    await far.until("lost")
+    assert far.events == ["made", "data", "eof", "lost"]
+    await near.until("lost")
     server.close()

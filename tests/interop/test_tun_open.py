@@ -7,9 +7,11 @@ import errno
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from fcntl import ioctl
 from ipaddress import IPv4Interface
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 import uvloop
 from interop.namespaces import Namespace
 
+from tunstack.device import tun
 from tunstack.device.errors import DeviceError
 from tunstack.device.netlink import with_netlink
 from tunstack.device.tun import TunDevice
@@ -31,6 +34,7 @@ AS_NOBODY = (
 )
 OPEN = """
 import sys, time
+from tunstack.device import tun
 from tunstack.device.errors import DeviceError
 from tunstack.device.tun import TunDevice
 try:
@@ -49,11 +53,17 @@ def python(settings: str = "", seconds: int = 0, prefix: str = "") -> list[str]:
 
 def refusal(namespace: Namespace, name: str = "tunstack0", **settings: Any) -> DeviceError:
     """Return the error that opening raises: one line, and nothing changed."""
-    before = namespace.run("ip address").stdout, os.listdir("/proc/self/fd")
+
+    def state() -> tuple[str, list[str]]:
+        shown = namespace.run("ip address").stdout
+        # without what the kernel works out by itself, some time after an interface was attached to
+        return re.sub("NO-CARRIER,|,LOWER_UP|state [A-Z]+", "", shown), os.listdir("/proc/self/fd")
+
+    before = state()
     with pytest.raises(DeviceError) as caught:
         namespace.open_tun(name, **settings)
     assert "\n" not in str(caught.value)
-    assert (namespace.run("ip address").stdout, os.listdir("/proc/self/fd")) == before
+    assert state() == before
     return caught.value
 
 
@@ -163,10 +173,32 @@ class TestTakenOver:
         namespace.open_tun(offload=False)
         assert "tcp-segmentation-offload: off" in namespace.run("ethtool -k tunstack0").stdout
 
+    def test_the_header_length_that_its_last_user_set_is_not_ours(self, namespace: Namespace) -> None:
+        self.made(namespace)
+        with namespace.entered():
+            fd = os.open(tun.CLONE_DEVICE, os.O_RDWR)
+        ioctl(fd, tun.TUNSETIFF, tun.IFREQ.pack(b"tunstack0", tun.IFF_TUN | tun.IFF_NO_PI | tun.IFF_VNET_HDR))
+        ioctl(fd, tun.TUNSETVNETHDRSZ, struct.pack("i", 12))
+        os.close(fd)
+        device = namespace.open_tun()
+        namespace.run("ping -c 1 -W 0.1 10.9.9.2", check=False)
+        batch = device.read_batch()
+        assert (len(batch.packets), batch.header_errors, batch.ignored) == (1, 0, 0)
+
     def test_closing_turns_the_offload_off(self, namespace: Namespace) -> None:
         self.made(namespace)
         namespace.open_tun().close()
         assert "tcp-segmentation-offload: off" in namespace.run("ethtool -k tunstack0").stdout
+
+    @pytest.mark.parametrize("options", [None, "user daemon"])
+    def test_it_is_given_back_after_root_was_given_up(self, namespace: Namespace, options: str | None) -> None:
+        if options:
+            self.made(namespace, options)
+        drop = "from tunstack.daemon.privileges import drop_privileges; drop_privileges(); device.close()"
+        namespace.run([sys.executable, "-c", OPEN.format(settings="", seconds=0) + drop])
+        assert namespace.links() == (["tunstack0"] if options else [])
+        if options:
+            assert "tcp-segmentation-offload: off" in namespace.run("ethtool -k tunstack0").stdout
 
     def test_another_user_s_is_refused(self, namespace: Namespace) -> None:
         self.made(namespace, "user daemon")
@@ -239,6 +271,13 @@ class TestInTheWay:
         error = refusal(namespace)
         assert error.errno == errno.EBUSY
         assert str(error) == "interface tunstack0 is in use by another process: end that one or choose another name"
+
+    def test_an_interface_that_appears_while_we_look_is_not_reconfigured(
+        self, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        namespace.run("ip tuntap add dev tunstack0 mode tun")
+        monkeypatch.setattr(tun, "_survey", lambda netlink, plan: None)
+        assert refusal(namespace).errno == errno.EBUSY
 
     def test_a_host_address_in_use(self, namespace: Namespace) -> None:
         namespace.run("ip address add 10.77.0.1/32 dev lo")

@@ -25,7 +25,7 @@ def test_a_whole_connection_reads_as_packetdrill_writes_it() -> None:
         +0   > P. 1:1001(1000) ack 1 <nop,nop,TS val 110 ecr 11>
         +.01 < . 1:1(0) ack 1001 win 512 <nop,nop,TS val 21 ecr 110>
         +0   < P. 1:101(100) ack 1001 win 512 <nop,nop,TS val 21 ecr 110>
-        +.04 > . 1001:1001(0) ack 101 <nop,nop,TS val 160 ecr 21>
+        +0   > . 1001:1001(0) ack 101 <nop,nop,TS val 120 ecr 21>
         +0   read 100
         +0   < R. 101:101(0) ack 1001
         +0   closed ECONNRESET
@@ -88,8 +88,8 @@ def test_a_failure_shows_the_ladder_with_expected_and_actual_and_the_rest() -> N
         "     6      0.010000  accept\n"
         "     7      0.010000  write 2000\n"
         "-    8      expected  > . 1:1448(1447) ack 1\n"
-        "+           0.010000  > . 1:1449(1448) ack 1 win 502 <nop,nop,TS val 110 ecr 11>\n"
-        "+           0.010000  > P. 1449:2001(552) ack 1 win 502 <nop,nop,TS val 110 ecr 11>"
+        "+           0.010000  > . 1:1449(1448) ack 1 win 510 <nop,nop,TS val 110 ecr 11>\n"
+        "+           0.010000  > P. 1449:2001(552) ack 1 win 510 <nop,nop,TS val 110 ecr 11>"
     )
 
 
@@ -131,7 +131,7 @@ def test_sequence_numbers_are_relative_wherever_the_isns_are() -> None:
         script = (
             OPEN
             + "+0 write 1448\n+0 > P. 1:1449(1448) ack 1\n+0 < P. 1:1001(1000) ack 1449 win 512\n"
-            + "+.04 > . 1449:1449(0) ack 1001\n+0 read 1000"
+            + "+0 > . 1449:1449(0) ack 1001\n+0 read 1000"
         )
         runner = run(script, local_isn=isn, remote_isn=isn ^ 0xFFFF)
         assert runner.sockets.current is not None

@@ -87,3 +87,8 @@ def test_threads_that_would_keep_theirs_are_refused() -> None:
         "finally: done.set()"
     )
     assert status["Uid"].split()[0] == str(os.geteuid())
+
+
+def test_a_thread_that_is_about_to_end_is_waited_for() -> None:
+    """Opening the interface uses one (netlink), and what Python has joined the kernel may still list."""
+    assert after("import threading; threading.Timer(0.05, str).start(); drop_privileges()")["NoNewPrivs"] == "1"

@@ -8,6 +8,7 @@ and `happy_eyeballs_delay`, `interleave` (there is one address family).
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import secrets
 import socket
@@ -19,12 +20,12 @@ from typing import Any, TypeVar
 
 from tunstack.aio.driver import Driver
 from tunstack.aio.registry import Registry
-from tunstack.aio.resolve import resolve, resolve_listening
+from tunstack.aio.resolve import bind_error, connect_error, resolve, resolve_listening
 from tunstack.aio.server import Server
 from tunstack.aio.tls import Tls
 from tunstack.aio.transport import StreamTransport
 from tunstack.device.base import Device
-from tunstack.engine import format_address, pack_address
+from tunstack.engine import ANY_IPV4, format_address, pack_address
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
@@ -120,7 +121,6 @@ class Endpoint:
             server.close()
         for transport in self._transports:
             transport.abort()
-            transport.reset()  # also one whose connection_lost was called before
         driver.close()
         self._end(driver.loop)
 
@@ -262,7 +262,7 @@ class Endpoint:
             raise ValueError("host and port must be given: there are no sockets to take over, and no loopback interface")
         self._running()
         remotes = await resolve(host, port, family=family, flags=flags)
-        locals_ = [(b"", 0)]
+        locals_ = [(ANY_IPV4, 0)]
         if local_addr is not None:
             locals_ = await resolve(local_addr[0] or "0.0.0.0", local_addr[1], family=family, flags=flags)
         conn, opening = await self._connect_any(remotes, locals_, options, all_errors)
@@ -301,27 +301,24 @@ class Endpoint:
         """Open a connection; it is established, and paused, when this returns."""
         driver = self._running()
         opening = _Opening(driver.loop)
-        address, port = remote
         try:
             conn = self.stack.connect(
-                address,
-                port,
+                *remote,
                 opening,
-                local=None if not any(local[0]) else local[0],
+                local=local[0],
                 local_port=local[1],
                 options=options,
                 now=driver.now(),
             )
         except OSError as error:
-            if not local[1] and not any(local[0]):
-                raise _named(error, f"Connect call failed {(format_address(address), port)}") from None
-            where = (format_address(local[0]), local[1])
-            raise _named(error, f"error while attempting to bind on address {where!r}: {str(error.strerror).lower()}") from None
+            if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                raise bind_error(error, *local) from None
+            raise connect_error(error, *remote) from None
         conn.pause(driver.now())
         try:
             await opening.done
         except OSError as error:
-            raise _named(error, f"Connect call failed {(format_address(address), port)}") from None
+            raise connect_error(error, *remote) from None
         except BaseException:
             conn.abort(driver.now())
             raise
@@ -389,7 +386,3 @@ def _system_random() -> Random:
 def _options(options: SocketOptions | None) -> SocketOptions:
     """Return options of one's own; as with asyncio, TCP_NODELAY is set unless the caller gave his."""
     return SocketOptions(nodelay=True) if options is None else options.copy()
-
-
-def _named(error: OSError, text: str) -> OSError:
-    return OSError(error.errno, text)

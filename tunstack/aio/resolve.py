@@ -10,9 +10,7 @@ import asyncio
 import socket
 from collections.abc import Iterable
 
-from tunstack.engine import pack_address
-
-ANY = b"\0\0\0\0"
+from tunstack.engine import format_address, pack_address
 
 
 async def resolve(host: str, port: int | str | None, *, family: int = 0, flags: int = 0) -> list[tuple[bytes, int]]:
@@ -44,6 +42,17 @@ async def resolve_listening(
     for host in several:
         ends += await resolve(host or "0.0.0.0", port, family=family, flags=flags)
     return list(dict.fromkeys(ends))
+
+
+def bind_error(error: OSError, address: bytes, port: int) -> OSError:
+    """Return the error of binding to an address in asyncio's words."""
+    text = f"error while attempting to bind on address {(format_address(address), port)!r}: {str(error.strerror).lower()}"
+    return OSError(error.errno, text)
+
+
+def connect_error(error: OSError, address: bytes, port: int) -> OSError:
+    """Return the error of connecting to an address in asyncio's words."""
+    return OSError(error.errno, f"Connect call failed {(format_address(address), port)}")
 
 
 def _port_number(port: int | str | None) -> int | None:

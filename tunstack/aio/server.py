@@ -12,6 +12,7 @@ from contextvars import copy_context
 
 from tunstack.aio.driver import Driver
 from tunstack.aio.registry import Registry
+from tunstack.aio.resolve import bind_error
 from tunstack.aio.sockopt import ListenerView
 from tunstack.aio.tls import Tls
 from tunstack.aio.transport import StreamTransport
@@ -68,14 +69,17 @@ class Server(asyncio.AbstractServer):
         listeners: list[Listener] = []
         try:
             for index, (address, port) in enumerate(self._ends):
-                listener = self._driver.stack.listen(
-                    address,
-                    port,
-                    backlog=self._backlog,
-                    options=self._options,
-                    reuse_port=self._reuse_port,
-                    on_acceptable=self._on_acceptable,
-                )
+                try:
+                    listener = self._driver.stack.listen(
+                        address,
+                        port,
+                        backlog=self._backlog,
+                        options=self._options,
+                        reuse_port=self._reuse_port,
+                        on_acceptable=self._on_acceptable,
+                    )
+                except OSError as error:
+                    raise bind_error(error, address, port) from None
                 listeners.append(listener)
                 self._ends[index] = (address, listener.port)
         except BaseException:

@@ -333,7 +333,7 @@ class StreamTransport(transports._FlowControlMixin):
     def on_eof(self) -> None:
         if self._closing:
             return
-        protocol = self._receiver or self._filler
+        protocol = self._receiver if self._receiver is not None else self._filler  # one may well be false: it may have a length
         assert protocol is not None
         try:
             keep_open = self._context.run(protocol.eof_received)
@@ -392,15 +392,11 @@ class StreamTransport(transports._FlowControlMixin):
             return
         self._closing = True
         self._conn_lost = True
-        self.reset()
-        self._loop.call_soon(self._call_connection_lost, error, context=self._context)
-
-    def reset(self) -> None:
-        """Reset the connection if it still exists in the engine, also behind `connection_lost`."""
         if not self._is_over:
             self._conn.abort(self._driver.now())
             self._conn.sink = NULL_SINK
             self._leave()
+        self._loop.call_soon(self._call_connection_lost, error, context=self._context)
 
     def on_closed(self, error: OSError | None) -> None:
         self._leave()

@@ -18,9 +18,7 @@ from tunstack.cli.nc import NetcatConfig
 from tunstack.cli.pump import Input, Output
 from tunstack.cli.relay import Relay, RelayOptions
 from tunstack.daemon import sysctls
-from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, open_first
-from tunstack.device.errors import DeviceError
 
 # Seconds that the end waits for the peer to acknowledge the last octets: our TCP ends with the process.
 LINGER = 60.0
@@ -29,10 +27,7 @@ LINGER_AFTER_SIGNAL = 1.0
 
 def run(config: NetcatConfig) -> int:
     """Run to the end and return the exit status."""
-    try:
-        device, interface = open_first(config.interfaces)
-    except DeviceError as error:
-        raise UserError(str(error)) from error
+    device, interface = open_first(config.interfaces)
     try:
         give_up_root(config.user)
         addresses = [str(address) for address in interface.addresses]

@@ -40,6 +40,8 @@ class Input:
         self._loop = loop
         self._is_polled = can_poll(descriptor)
         self._is_on = False
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
         self._turn: asyncio.Handle | None = None  # the next read of what cannot be polled
 
     def resume(self) -> None:
@@ -61,6 +63,10 @@ class Input:
             self._loop.remove_reader(self._descriptor)
         elif self._turn is not None:
             self._turn.cancel()
+
+    def is_ready(self) -> bool:
+        """Tell whether there is something to be read, or the end, without waiting for it."""
+        return not self.is_over and bool(self._poll.poll(0))
 
     def _read(self) -> None:
         try:

@@ -16,7 +16,7 @@ from tunstack.cli.pump import Input, Output
 class RelayOptions:
     """How a conversation ends."""
 
-    is_server: bool = False  # it is over with the peer's EOF, whatever stands in our input
+    is_server: bool = False  # it is over with the peer's EOF, once what stands in our input is sent
     shutdown_at_eof: bool = False  # -N: our FIN at the end of input
     quit_after: float | None = None  # -q: end so long after the end of input
     idle_timeout: float | None = None  # -w: end when nothing came or went for so long
@@ -71,8 +71,7 @@ class Relay(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._peer_eof = True
-        # False: the transport closes when it has sent everything.
-        return not (self._options.is_server or self._input_eof)
+        return not self._is_over()  # False: the transport closes when it has sent everything
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_begun and self._input is not None:
@@ -90,17 +89,21 @@ class Relay(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._touch()
-        if self._input is not None and not self._input_eof and not self.transport.is_closing():
+        if self._is_over():
+            self.transport.close()
+        elif self._input is not None and not self._input_eof and not self.transport.is_closing():
             self._input.resume()
 
     # From us.
 
     def _on_input(self, data: bytes) -> None:
         self._touch()
-        if data:
-            self.transport.write(data)
-        else:
+        if not data:
             self._on_input_eof()
+            return
+        self.transport.write(data)
+        if self._is_over():
+            self.transport.close()
 
     def _on_input_eof(self) -> None:
         self._input_eof = True
@@ -111,6 +114,12 @@ class Relay(asyncio.Protocol):
             self.transport.write_eof()
         if self._options.quit_after is not None:
             self._loop.call_later(self._options.quit_after, self.transport.close)
+
+    def _is_over(self) -> bool:
+        """Tell whether neither end has more to say. A server does not wait for more input: nobody may be there to give it."""
+        if not self._peer_eof or self._input_eof or self._input is None:
+            return self._peer_eof
+        return self._options.is_server and not self._input.is_ready()
 
     def _resume(self) -> None:
         if not self.transport.is_closing():

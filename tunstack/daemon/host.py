@@ -6,6 +6,7 @@ The order is: open the interface (needs CAP_NET_ADMIN), import what will be need
 from __future__ import annotations
 
 import asyncio
+import codecs
 import errno
 from collections.abc import Callable, Sequence
 
@@ -22,14 +23,11 @@ IN_USE = frozenset({errno.EBUSY, errno.EEXIST, errno.EADDRINUSE})
 
 def open_device(interface: InterfaceConfig) -> TunDevice:
     """Open the TUN interface; UserError says in a line what is in the way."""
-    try:
-        return open_first([interface])[0]
-    except DeviceError as error:
-        raise UserError(str(error)) from error
+    return open_first([interface])[0]
 
 
 def open_first(interfaces: Sequence[InterfaceConfig]) -> tuple[TunDevice, InterfaceConfig]:
-    """Open the first of several interfaces that is free; DeviceError of the last, or of any that fails for another reason."""
+    """Open the first of several interfaces that is free; UserError if none is, or if one fails for another reason."""
     for index, interface in enumerate(interfaces):
         try:
             device = TunDevice.open(
@@ -41,18 +39,18 @@ def open_first(interfaces: Sequence[InterfaceConfig]) -> tuple[TunDevice, Interf
             )
         except DeviceError as error:
             if error.errno not in IN_USE or index == len(interfaces) - 1:
-                raise
+                raise UserError(str(error)) from error
         else:
             return device, interface
-    raise AssertionError("no interface to open")
+    raise ValueError("no interface to open")
 
 
 def give_up_root(user: str) -> None:
     """Become `user`, if we are root, and keep no capability; what is imported after this must be readable for that user."""
-    # Both are imported late, by the event loop: for its threads, and for names of hosts.
+    # Both would be imported late, by the event loop: for its threads, and for names of hosts.
     import concurrent.futures.thread  # noqa: F401
-    import encodings.idna  # noqa: F401
 
+    codecs.lookup("idna")
     try:
         drop_privileges(user)
     except PrivilegeError as error:

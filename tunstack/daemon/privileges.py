@@ -10,6 +10,7 @@ import ctypes
 import os
 import pwd
 import struct
+import time
 from collections.abc import Collection
 from enum import IntEnum
 
@@ -17,8 +18,8 @@ PR_SET_KEEPCAPS = 8
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+THREAD_END_TIMEOUT_S = 1.0
 
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -40,17 +41,24 @@ def drop_privileges(user: str = "nobody", keep: Collection[Capability] = ()) -> 
     A process that is not root stays who it is and gives up what capabilities it has. PrivilegeError if that fails, with the
     process in a state not to go on with. RuntimeError if there are threads already, which would keep theirs.
     """
-    if len(os.listdir("/proc/self/task")) > 1:
-        raise RuntimeError("privileges are to be given up before threads are started")
+    _check_single_thread()
     libc = _Libc()
     try:
         if os.geteuid() == 0:
             _become(_find(user), keep, libc)
-        libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
         libc.capset(keep)
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
     except OSError as error:
         raise PrivilegeError(f"privileges cannot be given up (to become user {user}): {error.strerror}") from error
+
+
+def _check_single_thread() -> None:
+    """Raise RuntimeError if there are threads, those left out that end right now: Python joins one before the kernel is done with it."""
+    end = time.monotonic() + THREAD_END_TIMEOUT_S
+    while len(os.listdir("/proc/self/task")) > 1:
+        if time.monotonic() > end:
+            raise RuntimeError("privileges are to be given up before threads are started")
+        time.sleep(0.001)
 
 
 def _find(user: str) -> pwd.struct_passwd:
@@ -98,7 +106,7 @@ class _Libc:
             return None
 
     def capset(self, keep: Collection[Capability]) -> None:
-        """Reduce permitted and effective capabilities to `keep`, inheritable ones to none."""
+        """Reduce permitted and effective capabilities to `keep`, inheritable ones to none; the ambient ones go with these."""
         mask = sum(1 << number for number in set(keep))
         header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
         low, high = mask & 0xFFFFFFFF, mask >> 32

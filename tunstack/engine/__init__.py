@@ -1,5 +1,6 @@
 """The protocol, sans I/O."""
 
+from tunstack.congestion import available as congestion_controls
 from tunstack.engine.config import StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -29,6 +30,7 @@ __all__ = [
     "StackConfig",
     "State",
     "Sysctl",
+    "congestion_controls",
     "errno_error",
     "format_address",
     "pack_address",

@@ -281,6 +281,7 @@ def window_changed(conn: Connection) -> None:
     if conn.tx.unsent:
         conn.persist_at = NEVER
         conn.persist_backoff = 0
+        conn.tx.more = False
         conn.tx.probe_due = False
         conn.mark_dirty()
 

@@ -55,7 +55,7 @@ class HalfOpen:
         self.iss = iss
         size, largest = buffer_limits(listener.options, stack.sysctl)
         self.agreed = Agreed(syn, stack.sysctl, largest)
-        self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options))
+        self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets)
         self.ts_offset = stack.isn.ts_offset(self.flow)
         self.retransmits = 0  # of the SYN-ACK
         self.sent_at = now  # when it was sent; 0 once it was sent twice (Karn)

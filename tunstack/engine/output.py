@@ -19,7 +19,7 @@ from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
 
-CORK_TIMEOUT = 200_000  # us that TCP_CORK may hold a partial segment
+PERSIST_MIN = 200_000  # us; also how long at least TCP_CORK and MSG_MORE may hold a part of a segment
 
 
 def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
@@ -35,7 +35,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
             return segment
     if tx.fin_sent:
         return poll_ack(conn, now)
-    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork)
+    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
         return poll_data(conn, size, now)
     if tx.fin_queued and not tx.unsent:
@@ -44,8 +44,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.probe_due:
             return poll_probe(conn, now)
         if conn.persist_at == NEVER:
-            corked = conn.options.cork and tx.snd_wnd >= tx.unsent
-            conn.persist_at = now + (CORK_TIMEOUT if corked else max(conn.rtt.rto, CORK_TIMEOUT))
+            conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
             conn.arm(conn.persist_at)
     return poll_ack(conn, now)
 
@@ -128,12 +127,12 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
         conn.arm(conn.rto_at)
     conn.persist_at = NEVER
     rx = conn.rx
-    if now - conn.last_received_at < rx.ato and size:
+    if now - rx.last_data_at < rx.ato and size:  # an answer to data that just came (Linux's tcp_event_data_sent)
         rx.pingpong = True
     if not conn.was_writable and tx.unsent <= conn.write_low_water:
         conn.was_writable = True
         conn.stack.writable.append(conn)
-    return make_data(conn, flight.seq, size, flight.fin, last, now)
+    return make_data(conn, flight.seq, size, flight.fin, last and tx.queue.end == tx.push_position, now)
 
 
 def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, now: int) -> Segment:  # hot
@@ -173,6 +172,7 @@ def poll_probe(conn: Connection, now: int) -> Segment:
     conn.persist_at = now + min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
     conn.arm(conn.persist_at)
     size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
+    tx.push_position = tx.queue.end  # a probe asks the peer to look
     return poll_data(conn, size, now) if size else make_probe(conn, now)
 
 

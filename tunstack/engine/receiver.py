@@ -47,6 +47,7 @@ class Receiver:
         "delack_at",
         "eof",
         "irs",
+        "last_data_at",
         "mss",
         "pieces",
         "pieces_size",
@@ -88,6 +89,7 @@ class Receiver:
         self.quick = QUICKACKS_MAX  # segments to acknowledge at once before delaying
         self.pingpong = False  # an interactive session: ACKs wait for data to ride on
         self.ato = DELACK_MIN
+        self.last_data_at = -DELACK_MIN  # when data came last
         self.ts_recent = 0  # TS.Recent
         self.ts_recent_at = 0  # when it was taken
         self.round_seq = self.rcv_nxt  # where the receive round in progress ends (buffer auto-tuning)
@@ -259,6 +261,7 @@ class Receiver:
 
         At once: more than one full segment is unacknowledged, or the connection is young. Octets count, not segments.
         """
+        self.last_data_at = now
         if size > self.mss:
             self.mss = size if size < self.advmss else self.advmss
         unacked = (self.rcv_nxt - self.rcv_wup) & MASK

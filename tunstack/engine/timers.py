@@ -6,6 +6,7 @@ at it (`heap_at`), never later than its earliest deadline: moving a deadline fur
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -39,6 +40,10 @@ class TimerHeap:
             owner.heap_at = at
             self._serial += 1
             heappush(self._heap, (at, self._serial, owner))
+
+    def owners(self) -> Iterator[TimerOwner]:
+        """All that the heap will look at, each as often as it will."""
+        return (owner for _, _, owner in self._heap)
 
     def next_deadline(self) -> int | None:
         """Return when `advance` has something to look at; it may then find nothing due."""

@@ -84,8 +84,12 @@ def abort(conn: Connection, now: int) -> None:
 
 
 def reset(conn: Connection, now: int) -> None:
-    """Send RST where the peer has a connection to reset."""
-    if conn.state in SYNCHRONIZED or conn.state is State.SYN_RECEIVED:
+    """Send RST where the peer has a connection to reset: not once all is said and both FINs are on their way (RFC 9293 3.10.5)."""
+    if conn.state in (State.CLOSING, State.LAST_ACK):
+        needed = bool(conn.tx.unsent) or not conn.tx.fin_sent
+    else:
+        needed = conn.state in SYNCHRONIZED or conn.state is State.SYN_RECEIVED
+    if needed:
         conn.stack.counters.TcpOutRsts += 1
         conn.stack.emit(output.make_reset(conn, now))
 

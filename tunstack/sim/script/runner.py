@@ -68,8 +68,7 @@ class Runner:
         self.stack = Stack(config, random.Random(1), bytes(range(32)))
         self.stack.isn = FixedIsn(local_isn, 0x7F000000)  # type: ignore[assignment]
         self.sockets = Sockets(self)
-        self._local_isn = local_isn
-        self._isns: dict[tuple[int, int], int] = {}  # of connections whose SYN was seen, by (local port, remote port)
+        self._isns: dict[tuple[int, int], int] = {}  # of connections whose SYN was seen, by (local port, remote port); others: 0
         self._ts_offset: int | None = None  # what the stack's TS val is ahead of the script's
         self._reader = codec.Reader(vnet=True)
         self._sent: deque[tuple[int, bytes]] = deque()  # (time, packet) that the script has not looked at
@@ -127,7 +126,7 @@ class Runner:
     # What the script does.
 
     def _do(self, event: Event, earliest: int, latest: int) -> None:
-        """Send a packet into the stack, or make a call. One that has a range of time is tried until it succeeds."""
+        """Send a packet into the stack, or make a call; a call that fails is tried again as timers run, until its time is over."""
         self._run_to(earliest)
         while True:
             self._refuse_unexpected()
@@ -136,7 +135,7 @@ class Runner:
                 break
             except Failed as failed:
                 deadline = self.stack.next_deadline()
-                if deadline is None or deadline > latest or earliest == latest:
+                if deadline is None or deadline > latest:
                     raise self._failure(str(failed), event.text) from None
                 self._step(deadline)
         self._event_at = self.now
@@ -159,7 +158,7 @@ class Runner:
     def _packet_octets(self, script: Packet) -> tuple[bytes, int]:
         """Return the octets of a packet for the stack, and the length of its headers."""
         ports = script.ports or (self.sockets.remote_port(REMOTE_PORT), self.sockets.local_port())
-        isn = self._isns.get((ports[1], ports[0]), self._local_isn)
+        isn = self._isns.get((ports[1], ports[0]), 0)
         position = script.seq + bool(script.flags & SYN) - 1  # the stream begins behind the SYN
         live = wire.shifted(script, self.remote_isn, isn, (0, self._ts_offset or 0), sack_by=isn)
         payload = wire.pattern(max(position, 0), script.length)
@@ -168,7 +167,7 @@ class Runner:
 
     def _icmp_octets(self, script: Icmp) -> bytes:
         ports = (self.sockets.local_port(), self.sockets.remote_port(REMOTE_PORT))
-        isn = self._isns.get(ports, self._local_isn)
+        isn = self._isns.get(ports, 0)
         quoted = Packet(ACK, (script.seq + isn) & MASK, script.length, 0, ports=ports)
         return wire.encode_icmp(script, self.remote, self.local, quoted)
 
@@ -203,7 +202,7 @@ class Runner:
         assert live.ports is not None
         if live.flags & SYN and live.ports not in self._isns:
             self._isns[live.ports] = (live.seq - (script.seq if script is not None else 0)) & MASK
-        isn = self._isns.get(live.ports, self._local_isn)
+        isn = self._isns.get(live.ports, 0)
         if self._ts_offset is None:
             script_val, live_val = (_ts_val(packet.options if packet else None) for packet in (script, live))
             if script_val is not None and live_val is not None:

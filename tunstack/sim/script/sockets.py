@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine.connection import Connection
 from tunstack.engine.listener import Listener
 from tunstack.engine.options import SocketOptions
+from tunstack.engine.timers import NEVER
 from tunstack.sim.script.packet import pattern
 from tunstack.sim.script.parser import CALLS, Call
 
@@ -312,8 +313,9 @@ class Sockets:
         stack = self.runner.stack
         if stack.flows:
             raise Failed(f"still there: {list(stack.flows.values())}")
-        if (deadline := stack.next_deadline()) is not None:
-            raise Failed(f"a timer is left, in {deadline - self.runner.now} us")
+        for owner in stack.timers.owners():  # their deadlines, not next_deadline(), which may be a look in vain
+            if owner.next_deadline() != NEVER:
+                raise Failed(f"a timer is left, in {owner.next_deadline() - self.runner.now} us: {owner}")
 
     def _call_idle(self) -> None: ...
 

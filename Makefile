@@ -1,0 +1,43 @@
+# tunstack: building, running, testing. Everything is set up as it is needed; see scripts/setup.sh.
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test check bench clean
+
+BIN := .venv/bin
+# Only an interface takes root: where we are not root, what makes one goes through sudo.
+SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
+ARGS ?=
+# Sockets, interfaces and namespaces are made by these; as an ordinary user they are run on their own, through sudo.
+ROOT_TESTS := tests/interop
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  ARGS='...' is handed on by run, test and bench: make run ARGS='--http-root /srv'"
+
+build: ## make .venv/ with tunstack in it (.venv/bin/tunstack)
+	@scripts/setup.sh build
+
+run: ## run the daemon on tunstack0; ^C ends it
+	@scripts/setup.sh run
+	@exec $(SUDO) $(BIN)/tunstack serve $(ARGS)
+
+test: ## run all tests
+	@scripts/setup.sh test
+	@SUDO='$(SUDO)' ROOT_TESTS='$(ROOT_TESTS)' scripts/test.sh $(ARGS)
+
+check: ## run the linters, the type checker, the import rules and the C compiler's warnings
+	@scripts/setup.sh test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/unit/test_imports.py
+	$(BIN)/python native/build.py --check
+
+bench: ## compare with the kernel's TCP
+	@scripts/setup.sh test
+	$(SUDO) $(BIN)/python scripts/bench/run.py $(ARGS)
+
+clean: ## remove what was built
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find tunstack -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,411 @@
+"""The driver: one reader, one timer, one flush; devices with and without a descriptor, that block, and that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import socket
+
+import pytest
+import uvloop
+from aio.recorder import Recorder, connected
+from aio.worlds import LOOPS, Ours, assert_nothing_left, settle
+
+from tunstack.aio import Endpoint
+from tunstack.aio.driver import GRAIN, loop_clock
+from tunstack.device.memory import memory_pipe
+from tunstack.sim.loop import VirtualLoop
+from tunstack.wire import codec
+
+BIG = bytes(range(256)) * 16 * 1024  # 4 MiB
+
+
+class SocketDevice:
+    """A device with a descriptor: one frame a datagram. It blocks when its peer has ten of them to read."""
+
+    on_readable = None
+    mtu = 1500
+    max_payload = 60_000
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.frames = []  # of the item that is being written
+        self.blocked = 0
+        self.reader = codec.Reader(vnet=False)
+
+    def fileno(self):
+        return self.sock.fileno()
+
+    def read_batch(self):
+        return self.reader.read(self.sock.fileno())
+
+    def write(self, item):
+        frames = [item] if isinstance(item, bytes) else codec.encode(item)
+        if not self.frames:
+            self.frames = frames
+        while self.frames:
+            try:
+                self.sock.send(self.frames[0])
+            except BlockingIOError:
+                self.blocked += 1
+                return False  # what was sent of it stays sent
+            del self.frames[0]
+        return True
+
+    def close(self):
+        self.sock.close()
+
+
+class Wrapper:
+    """Another device, with something in the way."""
+
+    def __init__(self, device) -> None:
+        self.device = device
+        self.mtu, self.max_payload = device.mtu, device.max_payload
+        self.read_error = self.write_error = None
+        self.blocking = 0  # writes that will block
+
+    @property
+    def on_readable(self):
+        return self.device.on_readable
+
+    @on_readable.setter
+    def on_readable(self, callback):
+        self.device.on_readable = callback
+
+    def fileno(self):
+        return -1
+
+    def read_batch(self):
+        if self.read_error:
+            raise self.read_error
+        return self.device.read_batch()
+
+    def write(self, item):
+        if self.write_error:
+            raise self.write_error
+        if self.blocking:
+            self.blocking -= 1
+            return False
+        return self.device.write(item)
+
+    def close(self):
+        self.device.close()
+
+
+class OverDevices(Ours):
+    """Our world over devices of the test's choice."""
+
+    def __init__(self, kind, devices) -> None:
+        super().__init__(kind, LOOPS[kind])
+        self.devices = devices
+
+    async def __aenter__(self):
+        from contextlib import AsyncExitStack
+
+        self._stack = AsyncExitStack()
+        self.client = await self._stack.enter_async_context(Endpoint(self.devices[0], "10.77.0.1"))
+        self.server = await self._stack.enter_async_context(Endpoint(self.devices[1], "10.77.0.2"))
+        self.create_connection = self.client.create_connection
+        self.open_connection = self.client.open_connection
+        return self
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def sockets(request):
+    yield OverDevices(request.param, [SocketDevice(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)])
+
+
+@pytest.fixture(params=list(LOOPS))
+def wrapped(request):
+    yield OverDevices(request.param, [Wrapper(end) for end in memory_pipe()])
+
+
+async def echo(world):
+    async def answer(reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    server = await world.start_server(answer)
+    reader, writer = await world.open_connection(world.host, server.sockets[0].getsockname()[1])
+
+    async def send():
+        for at in range(0, len(BIG), 200_000):
+            writer.write(BIG[at : at + 200_000])
+            await writer.drain()
+        writer.write_eof()
+
+    task = asyncio.create_task(send())
+    assert await reader.read() == BIG
+    await task
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+
+
+async def test_descriptors_are_polled_for_reading_and_for_writing(sockets):
+    await echo(sockets)
+    assert sockets.devices[0].blocked
+    await settle()
+    loop = asyncio.get_running_loop()
+    assert not loop.remove_writer(sockets.devices[0].fileno())
+
+
+async def test_descriptor_is_let_go_on_close(sockets):
+    loop = asyncio.get_running_loop()
+    fd = sockets.devices[0].fileno()
+    await settle()
+    sockets.client.close()
+    assert not loop.remove_reader(fd) and sockets.devices[0].fileno() == -1
+    await sockets.client.wait_closed()
+
+
+async def test_item_that_blocks_is_kept_and_order_with_it(wrapped):
+    for device in wrapped.devices:
+        device.blocking = 5
+    await echo(wrapped)
+    assert not any(device.blocking for device in wrapped.devices)
+    assert wrapped.client.stack.counters.TcpRetransSegs == 0
+
+
+@pytest.mark.parametrize("side", ["read_error", "write_error"])
+async def test_device_that_goes_away_takes_everything_with_it(wrapped, side):
+    near, far, server = await connected(wrapped)
+    forever = asyncio.create_task(server.serve_forever())
+    opening = asyncio.create_task(wrapped.server.create_connection(Recorder, "10.77.0.99", 80))
+    closed = asyncio.create_task(wrapped.server.wait_closed())
+    await settle()
+    setattr(wrapped.devices[1], side, OSError(errno.EBADFD, "File descriptor in bad state"))
+    near.transport.write(b"x")  # what is read or answered there meets the error
+    for task in (forever, opening):
+        with pytest.raises(OSError) as caught:
+            await task
+        assert caught.value.errno == errno.EBADFD
+    await closed
+    assert far.events[-1] == "lost OSError" and far.error.errno == errno.EBADFD
+    assert wrapped.server.error is far.error
+    assert_nothing_left(wrapped.server)
+    for call in (wrapped.server.create_server(Recorder), wrapped.server.create_connection(Recorder, "10.77.0.1", 1)):
+        with pytest.raises(OSError) as caught:
+            await call
+        assert caught.value.errno == errno.ENETDOWN
+    await server.wait_closed()
+    await wrapped.server.shutdown()
+    assert wrapped.client.error is None
+
+
+async def test_a_flood_does_not_starve_the_loop(ours):
+    """Bounded work a turn: while frames never end, other callbacks have their turn."""
+    device = ours.server.device
+    flood = (codec.encode(make_syn(port)) for port in range(1, 65536))
+    turns = 0
+    original = type(device).read_batch
+
+    def read_batch():
+        nonlocal turns
+        turns += 1
+        for frames in flood:
+            device.deliver(frames[0])
+            break
+        return original(device)
+
+    device.read_batch = read_batch
+    device.deliver(codec.encode(make_syn(1))[0])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < turns < 50
+    del device.read_batch
+    ours.server.close()
+
+
+def make_syn(port):
+    from tunstack.wire.flow import pack_address, pack_flow
+    from tunstack.wire.segment import SYN, Segment
+
+    return Segment(pack_flow(pack_address("10.77.0.1"), port, pack_address("10.77.0.2"), 9), 1, 0, SYN, 1000, mss=1460)
+
+
+class CountingLoop(VirtualLoop):
+    """Counts timers."""
+
+    def __init__(self):
+        super().__init__()
+        self.timers = 0
+
+    def call_at(self, when, callback, *args, context=None):
+        if getattr(callback, "__self__", None).__class__.__name__ == "Driver":
+            self.timers += 1
+        return super().call_at(when, callback, *args, context=context)
+
+
+def test_the_timer_is_set_anew_only_to_fire_earlier():
+    world = Ours("virtual", CountingLoop)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        near, far, server = await connected(world)
+        for _ in range(1000):
+            near.transport.write(b"x" * 100)  # each moves the retransmission timer further away
+            await settle()
+        assert loop.timers < 50
+        before = loop.timers
+        await asyncio.sleep(300)
+        assert loop.timers - before < 10  # and it falls asleep when nothing is due
+        near.transport.close()
+        await far.until("lost")
+        server.close()
+
+    world.run(main())
+
+
+def test_clock_is_fine_for_real_loops_and_the_loops_own_for_others():
+    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
+        loop = factory()
+        clock, grain = loop_clock(loop)
+        first = clock()
+        assert grain == GRAIN and abs(first / 1e6 - loop.time()) < 1
+        while clock() == first:
+            pass
+        assert clock() - first < GRAIN  # steps finer than uvloop's time()
+        loop.close()
+    loop = VirtualLoop()
+    clock, grain = loop_clock(loop)
+    assert grain == 1 and clock() == loop.time_us() == clock()
+    loop.close()
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_real_timers_are_a_millisecond_away_at_least(kind):
+    world = Ours(kind, LOOPS[kind])
+
+    async def main():
+        driver = world.client._driver
+        fired = []
+        original = driver.stack.next_deadline
+        deadline = driver.now() + 300
+        driver.stack = Stub(driver.stack, lambda: deadline if not fired else original(), fired.append)
+        start = driver.now()
+        driver._arm(start)
+        assert driver._timer_at - start == GRAIN
+        while not fired:
+            await asyncio.sleep(0)
+        assert fired[0] >= deadline
+        driver.stack = driver.stack.stack
+
+    world.run(main())
+
+
+class Stub:
+    """A stack with a deadline of the test's own."""
+
+    def __init__(self, stack, next_deadline, advance):
+        self.stack = stack
+        self.next_deadline = next_deadline
+        self.advance = advance
+
+    def __getattr__(self, name):
+        return getattr(self.stack, name)
+
+
+def test_what_arrived_is_read_before_a_late_timer_is_judged():
+    """A process that was held up must not retransmit what was acknowledged long ago."""
+    world = Ours("virtual", VirtualLoop)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        near, far, server = await connected(world)
+        await asyncio.sleep(1)
+        near.transport.write(b"x" * 1000)
+        await asyncio.sleep(0)  # it is sent, its answer is on the way
+        driver = world.client._driver
+        while not world.client.device.waiting:
+            await asyncio.sleep(0)
+        if driver._read_handle is not None:
+            driver._read_handle.cancel()
+            driver._read_handle = None
+        loop._now += 900_000  # held up
+        driver._on_timer()
+        counters = world.client.stack.counters
+        assert (counters.TCPTimeouts, counters.TcpRetransSegs) == (0, 0) and not near.transport.get_extra_info("connection").unacked
+        near.transport.close()
+        await far.until("lost")
+        server.close()
+
+    world.run(main())
+
+
+async def test_calls_within_a_turn_see_one_time(ours):
+    seen = []
+
+    class Spy(Recorder):
+        def data_received(self, data):
+            self.transport.write(b"answer")
+            assert ours.server._driver._flush_handle is None  # the turn ends with a flush of its own
+            seen.append((ours.server._driver.now(), ours.server._driver.now()))
+            super().data_received(data)
+
+    near, far, server = await connected(ours, Spy())
+    near.transport.write(b"x")
+    await far.received(1)
+    assert seen[0][0] == seen[0][1]
+    first = ours.server._driver.now()
+    if ours.kind != "virtual":
+        while ours.server._driver.now() == first:
+            pass
+    near.transport.close()
+    server.close()
+
+
+async def test_one_flush_sends_all_that_a_turn_wrote(ours):
+    near, far, server = await connected(ours)
+    sent = ours.client.stack.counters.TcpOutSegs
+    for _ in range(100):
+        near.transport.write(b"0123456789")
+    await far.received(1000)
+    assert ours.client.stack.counters.TcpOutSegs == sent + 1
+    near.transport.close()
+    server.close()
+
+
+async def test_exception_in_the_engine_does_not_stop_the_driver(ours):
+    ours.expects_errors = True
+
+    class Echo(Recorder):
+        def data_received(self, data):
+            self.transport.write(data)
+
+    server = await ours.create_server(Echo)
+    port = server.sockets[0].getsockname()[1]
+    good, near = await ours.create_connection(Recorder, ours.host, port)
+    bad, _ = await ours.create_connection(Recorder, ours.host, port)
+
+    class Bad:
+        def on_segment(self, seg, now):
+            raise ZeroDivisionError("on purpose")
+
+    flow = bad.get_extra_info("connection").flow
+    flows = ours.server.stack.flows
+    sound, flows[flow] = flows[flow], Bad()
+    good.write(b"x")
+    bad.write(b"y")  # in one batch with the other
+    await settle()
+    assert bytes(near.data) == b"x"  # the answer left at once, though the turn did not end well
+    assert isinstance(ours.errors[0]["exception"], ZeroDivisionError)
+    flows[flow] = sound
+    good.abort()
+    bad.abort()
+    await settle()
+    server.close()
+
+
+def test_random_source_and_secret_may_be_given():
+    devices = memory_pipe()
+    a = Endpoint(devices[0], "10.77.0.1", random=random.Random(1), secret=bytes(16))
+    b = Endpoint(devices[1], "10.77.0.1", random=random.Random(1), secret=bytes(16))
+    assert a.stack.isn.isn(bytes(12), 5) == b.stack.isn.isn(bytes(12), 5)
+    a.close()
+    b.close()

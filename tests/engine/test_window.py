@@ -1,0 +1,268 @@
+"""Flow control: windows, zero windows, the silly window. RFC 9293 3.8.6, RFC 1122 4.2.2.16, 4.2.3.3, 4.2.3.4."""
+
+from __future__ import annotations
+
+from engine.notation import Play
+
+OPEN = """
+    0    listen 8080
+    +0   < S 0:0(0) win 30000 <mss 1000>
+    +0   > S. 0:0(0) ack 1
+    +.01 < . 1:1(0) ack 1 win 30000
+    +0   accept
+"""
+
+
+def test_no_more_is_sent_than_the_window_takes(play: Play) -> None:
+    """M-31."""
+    play(
+        OPEN.replace("30000", "3000")
+        + """
+        +0   write 5000
+        +0   > . 1:1001(1000) ack 1
+        +0   > . 1001:2001(1000) ack 1
+        +0   > . 2001:3001(1000) ack 1
+        +.01 < . 1:1(0) ack 1001 win 3000
+        +0   > . 3001:4001(1000) ack 1
+        +.01 < . 1:1(0) ack 2001 win 2000
+        +0   idle
+        +.01 < . 1:1(0) ack 4001 win 2000
+        +0   > P. 4001:5001(1000) ack 1
+        """
+    )
+
+
+def test_an_old_window_update_is_not_taken(play: Play) -> None:
+    """M-31, RFC 9293 3.10.7.4: WL1 and WL2."""
+    play(
+        OPEN
+        + """
+        +0   write 100
+        +0   > P. 1:101(100) ack 1
+        +0   < P. 1:101(100) ack 101 win 20000
+        +0   > . 101:101(0) ack 101
+        +0   < P. 1:101(100) ack 1 win 10000
+        +0   > . 101:101(0) ack 101
+        +0   expect snd_wnd=20000
+        """
+    )
+
+
+def test_a_window_that_shrinks_is_survived(play: Play) -> None:
+    """M-31, RFC 9293 3.8.6: what was sent beyond the new edge is acknowledged all the same, or sent again."""
+    play(
+        OPEN
+        + """
+        +0   write 4000
+        +0   > . 1:1001(1000) ack 1
+        +0   > . 1001:2001(1000) ack 1
+        +0   > . 2001:3001(1000) ack 1
+        +0   > P. 3001:4001(1000) ack 1
+        +.01 < . 1:1(0) ack 1001 win 500
+        +0   write 1000
+        +.01 < . 1:1(0) ack 4001 win 500
+        +.01 < . 1:1(0) ack 4001 win 5000
+        +0   > P. 4001:5001(1000) ack 1
+        """
+    )
+
+
+def test_a_zero_window_is_probed_with_backoff_and_its_opening_resumes_at_once(play: Play) -> None:
+    """M-32: as Linux probes, without data, at one sequence number below."""
+    play(
+        OPEN
+        + """
+        +0   write 1000
+        +0   > P. 1:1001(1000) ack 1
+        +.01 < . 1:1(0) ack 1001 win 0
+        +0   write 1000
+        +.21 > . 1000:1000(0) ack 1
+        +.01 < . 1:1(0) ack 1001 win 0
+        +.41 > . 1000:1000(0) ack 1
+        +.01 < . 1:1(0) ack 1001 win 0
+        +.83 > . 1000:1000(0) ack 1
+        +.01 < . 1:1(0) ack 1001 win 0
+        +.1  < . 1:1(0) ack 1001 win 5000
+        +0   > P. 1001:2001(1000) ack 1
+        """
+    )
+
+
+def test_probes_go_on_for_ever_while_they_are_answered(play: Play) -> None:
+    """M-32, RFC 9293 3.8.6.1."""
+    script = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+.01 < . 1:1(0) ack 1001 win 0\n+0 write 1000\n"
+    interval = 0.21
+    for _ in range(30):
+        script += f"+{interval:.6f} > . 1000:1000(0) ack 1\n+0 < . 1:1(0) ack 1001 win 0\n"
+        interval = min(interval * 2, 120)
+    play(script + "+0 open\n+0 < . 1:1(0) ack 1001 win 1000\n+0 > P. 1001:2001(1000) ack 1")
+
+
+def test_probes_that_nobody_answers_end_the_connection(play: Play) -> None:
+    """M-32: tcp_retries2 counts them."""
+    play(
+        OPEN
+        + """
+        +0   write 1000
+        +0   > P. 1:1001(1000) ack 1
+        +.01 < . 1:1(0) ack 1001 win 0
+        +0   write 1000
+        +.21 > . 1000:1000(0) ack 1
+        +.42 > . 1000:1000(0) ack 1
+        +.84 > . 1000:1000(0) ack 1
+        +1.68 closed ETIMEDOUT
+        +0   gone
+        """,
+        tcp_retries2=3,
+    )
+
+
+def test_a_small_window_is_not_used_for_part_of_the_data_until_the_timer(play: Play) -> None:
+    """M-32, silly window of the sender: neither a full segment nor half the largest window; the persist timer overrides."""
+    play(
+        OPEN
+        + """
+        +0   write 1000
+        +0   > P. 1:1001(1000) ack 1
+        +.01 < . 1:1(0) ack 1001 win 300
+        +0   write 2000
+        +.21 > . 1001:1301(300) ack 1
+        +.01 < . 1:1(0) ack 1301 win 30000
+        +0   > . 1301:2301(1000) ack 1
+        +0   > P. 2301:3001(700) ack 1
+        """
+    )
+
+
+def test_a_fin_waits_behind_a_closed_window(play: Play) -> None:
+    """M-32, M-50."""
+    play(
+        OPEN
+        + """
+        +0   write 1000
+        +0   > P. 1:1001(1000) ack 1
+        +.01 < . 1:1(0) ack 1001 win 0
+        +0   write 500
+        +0   shutdown
+        +.21 > . 1000:1000(0) ack 1
+        +.01 < . 1:1(0) ack 1001 win 1000
+        +0   > FP. 1001:1501(500) ack 1
+        """
+    )
+
+
+def test_a_fin_alone_needs_no_window(play: Play) -> None:
+    """M-32, as Linux sends it."""
+    play(
+        OPEN
+        + """
+        +0   write 1000
+        +0   > P. 1:1001(1000) ack 1
+        +.01 < . 1:1(0) ack 1001 win 0
+        +0   shutdown
+        +0   > F. 1001:1001(0) ack 1
+        """
+    )
+
+
+SLOW_READER = """
+    0    listen 8080 rcvbuf=5840
+    +0   < S 0:0(0) win 30000 <mss 1460>
+    +0   > S. 0:0(0) ack 1 win 5840
+    +.01 < . 1:1(0) ack 1 win 30000
+    +0   accept
+    +0   < . 1:1461(1460) ack 1 win 30000
+    +0   > . 1:1(0) ack 1461 win 4380
+    +0   < . 1461:2921(1460) ack 1 win 30000
+    +0   > . 1:1(0) ack 2921 win 2920
+    +0   < . 2921:4381(1460) ack 1 win 30000
+    +0   > . 1:1(0) ack 4381 win 1460
+    +0   < . 4381:5841(1460) ack 1 win 30000
+    +0   > . 1:1(0) ack 5841 win 0
+"""
+
+
+def test_a_slow_reader_closes_the_window_and_opens_it_by_useful_steps(play: Play) -> None:
+    """M-31, M-32: the silly window of the receiver; no update below a segment."""
+    play(
+        SLOW_READER
+        + """
+        +1   read 700
+        +0   idle
+        +0   read 759
+        +0   idle
+        +0   read 1
+        +0   > . 1:1(0) ack 5841 win 1460
+        +0   < . 5841:7301(1460) ack 1 win 30000
+        +0   > . 1:1(0) ack 7301 win 0
+        +0   read 5840
+        +0   > . 1:1(0) ack 7301 win 5840
+        """
+    )
+
+
+def test_a_probe_into_our_closed_window_is_answered_and_its_octet_not_taken(play: Play) -> None:
+    """M-32, RFC 9293 3.8.6.1."""
+    play(
+        SLOW_READER
+        + """
+        +1   < . 5841:5842(1) ack 1 win 30000
+        +0   > . 1:1(0) ack 5841 win 0
+        +1   < . 5840:5840(0) ack 1 win 30000
+        +0   > . 1:1(0) ack 5841 win 0
+        +0   read 5840
+        +0   > . 1:1(0) ack 5841 win 5840
+        """
+    )
+
+
+def test_acks_are_still_used_while_our_window_is_closed(play: Play) -> None:
+    """M-32, RFC 9293 3.10.7.4: ACK and RST are processed at a zero window."""
+    play(
+        SLOW_READER
+        + """
+        +0   write 100
+        +0   > P. 1:101(100) ack 5841 win 0
+        +.01 < . 5841:5841(0) ack 101 win 30000
+        +0   expect unacked=0
+        +0   < R. 5841:5841(0) ack 101
+        +0   read 5840
+        +0   closed ECONNRESET
+        """
+    )
+
+
+def test_a_fin_is_taken_at_a_closed_window(play: Play) -> None:
+    """M-32, M-50: it needs no buffer, and Linux takes it."""
+    play(
+        SLOW_READER
+        + """
+        +0   < F. 5841:5841(0) ack 1 win 30000
+        +0   > . 1:1(0) ack 5842
+        +0   read 5840
+        +0   eof
+        """
+    )
+
+
+def test_the_receive_buffer_grows_with_a_fast_peer(play: Play) -> None:
+    """M-41: the window that is advertised grows beyond where it began."""
+    script = """
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1460,nop,wscale 7>
+        +0   > S. 0:0(0) ack 1 win 64240
+        +.01 < . 1:1(0) ack 1 win 30000
+        +0   accept
+        +0   resume
+    """
+    seq = 1
+    for _ in range(6):
+        for _ in range(20):
+            script += f"+.0005 < . {seq}:{seq + 2920}(2920) ack 1 win 30000 gso 1460\n"
+            seq += 2920
+            script += f"+0 > . 1:1(0) ack {seq}\n"
+    runner = play(script)
+    socket = runner.sockets.current
+    assert socket is not None
+    assert socket.conn is not None
+    assert socket.conn.info().rcv_space >= 2 * 65536
