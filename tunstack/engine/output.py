@@ -6,6 +6,7 @@ from within the handling of a segment. Times are int microseconds, lengths octet
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunstack.engine.handshake import buffer_limits, first_window, local_mss, make_syn, window_scale
@@ -138,7 +139,13 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
 def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, now: int) -> Segment:  # hot
     tx = conn.tx
     rx = conn.rx
-    if rx.acks_due:
+    sack: Sequence[tuple[int, int]] = ()
+    if rx.sack_blocks and conn.may_sack:
+        # The MSS leaves no room for them in a full segment: the ACK that brings them then leaves by itself.
+        sack = rx.sack_blocks[: max(tx.mss - length - 4, 0) >> 3]
+        if sack and rx.acks_due:
+            rx.acks_due -= 1
+    elif rx.acks_due:
         rx.acks_due -= 1
     flags = ACK
     if fin:
@@ -157,7 +164,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
         conn.ts_val(now) if conn.ts_ok else None,
         rx.ts_recent,
         mss if length > mss else 0,
-        rx.sack_blocks if rx.sack_blocks and conn.may_sack else (),
+        sack,
         tos=conn.options.tos,
     )
 
