@@ -41,11 +41,9 @@ static int build_options(const struct ts_record *record, uint8_t *out)
         return -1;
     size_t room = TS_MAX_OPTIONS - (size_t)(at - out) - further;
     if (record->present & TS_HAS_SACK && room >= 12) {
-        size_t blocks = (room - 4) / 8;
+        size_t blocks = (room - 4) / 8; /* 4 at most, 40 octets being the room */
         if (blocks > record->sack_count)
             blocks = record->sack_count;
-        if (blocks > 4)
-            blocks = 4;
         if (blocks > 0)
             at = put4(at, NOP, NOP, SACK, (uint8_t)(2 + 8 * blocks));
         for (size_t i = 0; i < 2 * blocks; i++, at += 4)

@@ -209,3 +209,47 @@ def test_a_run_of_segments_is_taken_as_one(play: Play) -> None:
         +0   read 5000
         """
     )
+
+
+def test_sack_blocks_ride_on_data_only_where_the_mtu_has_room_for_them(play: Play) -> None:
+    """M-13, M-06: a full segment takes none; the fewest bytes of room, the fewest blocks, the newest first."""
+    play(
+        SACK
+        + """
+        +0   < . 101:201(100) ack 1 win 30000
+        +0   > . 1:1(0) ack 1 <nop,nop,sack 101:201>
+        +0   < . 301:401(100) ack 1 win 30000
+        +0   > . 1:1(0) ack 1 <nop,nop,sack 301:401 101:201>
+        +0   setsockopt nodelay True
+        +0   write 1000
+        +0   > P. 1:1001(1000) ack 1 <>
+        +0   write 989
+        +0   > P. 1001:1990(989) ack 1 <>
+        +0   write 988
+        +0   > P. 1990:2978(988) ack 1 <nop,nop,sack 301:401>
+        +0   write 980
+        +0   > P. 2978:3958(980) ack 1 <nop,nop,sack 301:401 101:201>
+        +0   write 3500
+        +0   > . 3958:4958(1000) ack 1 <>
+        +0   > . 4958:5958(1000) ack 1 <>
+        +0   > . 5958:6958(1000) ack 1 <>
+        +0   > P. 6958:7458(500) ack 1 <...>
+        """
+    )
+
+
+def test_with_timestamps_there_is_room_for_three_sack_blocks(play: Play) -> None:
+    """M-13, M-11, RFC 2018 3: forty octets of options."""
+    script = """
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1000,sackOK,TS val 1 ecr 0>
+        +0   > S. 0:0(0) ack 1 <mss 1460,sackOK,TS val 100 ecr 1>
+        +0   < . 1:1(0) ack 1 win 30000 <nop,nop,TS val 2 ecr 100>
+        +0   accept
+    """
+    blocks: list[str] = []
+    for i in range(1, 6):
+        script += f"+0 < . {i}001:{i}501(500) ack 1 win 30000 <nop,nop,TS val 3 ecr 100>\n"
+        blocks.insert(0, f"{i}001:{i}501")
+        script += f"+0 > . 1:1(0) ack 1 <nop,nop,TS val 100 ecr 2,nop,nop,sack {' '.join(blocks[:3])}>\n"
+    play(script)

@@ -48,6 +48,35 @@ def test_an_old_window_update_is_not_taken(play: Play) -> None:
     )
 
 
+def test_an_ack_of_new_data_brings_its_window_even_in_an_old_segment(play: Play) -> None:
+    """M-31: the peer sends old data again with a new ACK; what it offers now counts, or we would send beyond it."""
+    play(
+        OPEN
+        + """
+        +0   write 1000
+        +0   > P. 1:1001(1000) ack 1
+        +.01 < . 101:101(0) ack 1 win 30000
+        +.01 < P. 1:101(100) ack 1001 win 2000
+        +0   > . 1001:1001(0) ack 101
+        +0   expect snd_wnd=2000
+        +0   write 3000
+        +0   > . 1001:2001(1000) ack 101
+        +0   > . 2001:3001(1000) ack 101
+        """
+    )
+
+
+def test_an_ack_of_a_half_open_connection_takes_no_window_back(play: Play) -> None:
+    """M-31: 64240 octets are no multiple of 128, the field is rounded up."""
+    play("""
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1000,nop,wscale 7>
+        +0   > S. 0:0(0) ack 1 win 64240
+        +.01 < . 90000:90000(0) ack 1 win 30000
+        +0   > . 1:1(0) ack 1 win 502
+    """)
+
+
 def test_a_window_that_shrinks_is_survived(play: Play) -> None:
     """M-31, RFC 9293 3.8.6: what was sent beyond the new edge is acknowledged all the same, or sent again."""
     play(

@@ -166,6 +166,11 @@ class Connection:
         return self.tx.mss
 
     @property
+    def error(self) -> OSError | None:
+        """What ended the connection, None after an orderly close or while there is one."""
+        return self._error
+
+    @property
     def is_over(self) -> bool:
         """Whether the protocol is done with it."""
         return self.state is State.CLOSED or self.state is State.TIME_WAIT
@@ -262,8 +267,8 @@ class Connection:
 
     # What the application orders.
 
-    def send(self, data: bytes | memoryview, now: int) -> None:
-        """Queue octets; they are held by reference and must not change.
+    def send(self, data: bytes | memoryview, now: int, more: bool = False) -> None:
+        """Queue octets; they are held by reference and must not change. `more` is MSG_MORE: a part of a segment waits for the next write.
 
         OSError EPIPE once writing is shut down or the connection is over.
         """
@@ -271,8 +276,12 @@ class Connection:
             raise socket_error("EPIPE")
         if self.state is State.ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
             self._check_idle(now)
-        self.tx.queue.append(data)
-        if self.tx.unsent > self.write_low_water:
+        tx = self.tx
+        tx.queue.append(data)
+        tx.more = more
+        if not more:
+            tx.push_position = tx.queue.end
+        if tx.unsent > self.write_low_water:
             self.was_writable = False
         self.mark_dirty()
 

@@ -40,11 +40,11 @@ class Agreed:
 
 
 def window_scale(buffer_max: int) -> int:
-    """Return the least shift with which a window can cover the largest receive buffer (M-10)."""
-    shift = 0
-    while shift < WSCALE_MAX and (WINDOW_MAX << shift) < buffer_max:
-        shift += 1
-    return shift
+    """Return the shift that Linux announces for the largest receive buffer (M-10): the least with which the buffer is below 2^16 windows.
+
+    A buffer just below a power of two is short of its last octets then.
+    """
+    return min(max(buffer_max.bit_length() - 16, 0), WSCALE_MAX)
 
 
 def local_mss(mtu: int, options: SocketOptions) -> int:

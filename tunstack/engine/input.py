@@ -251,7 +251,9 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
     conn.probes_out = 0
     window_before = tx.snd_wnd
     shift = 0 if seg.flags & SYN else tx.wscale
-    if seq_lt(tx.snd_wl1, seg.seq) or (tx.snd_wl1 == seg.seq and seq_le(tx.snd_wl2, seg.ack)):
+    # Deviates: an ACK of new data always brings its window, as in Linux. By RFC 9293 alone a retransmission of the peer's, older by its
+    # sequence number, would move the left edge and leave the window as it was: the right edge would go beyond what was ever offered.
+    if seq_gt(seg.ack, tx.snd_una) or seq_lt(tx.snd_wl1, seg.seq) or (tx.snd_wl1 == seg.seq and seq_le(tx.snd_wl2, seg.ack)):
         tx.update_window(seg.window << shift, seg.seq, seg.ack)
         if tx.snd_wnd != window_before:
             window_changed(conn)
@@ -281,6 +283,7 @@ def window_changed(conn: Connection) -> None:
     if conn.tx.unsent:
         conn.persist_at = NEVER
         conn.persist_backoff = 0
+        conn.tx.more = False
         conn.tx.probe_due = False
         conn.mark_dirty()
 

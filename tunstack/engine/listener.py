@@ -150,7 +150,7 @@ class HalfOpen:
         if self._may_answer(now):
             agreed = self.agreed
             ts_val = self._ts_val(now) if agreed.ts_ok else None
-            window = self.window >> agreed.rcv_wscale
+            window = -(-self.window >> agreed.rcv_wscale)  # rounded up: rounding down would take the edge back
             self.listener.stack.emit(
                 Segment(self.flow, (self.iss + 1) & MASK, (self.irs + 1) & MASK, ACK, window, (), 0, ts_val, agreed.ts_recent)
             )

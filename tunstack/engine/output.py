@@ -6,6 +6,7 @@ from within the handling of a segment. Times are int microseconds, lengths octet
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunstack.engine.handshake import buffer_limits, first_window, local_mss, make_syn, window_scale
@@ -19,7 +20,7 @@ from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
 
-CORK_TIMEOUT = 200_000  # us that TCP_CORK may hold a partial segment
+PERSIST_MIN = 200_000  # us; also how long at least TCP_CORK and MSG_MORE may hold a part of a segment
 
 
 def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
@@ -35,7 +36,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
             return segment
     if tx.fin_sent:
         return poll_ack(conn, now)
-    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork)
+    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
         return poll_data(conn, size, now)
     if tx.fin_queued and not tx.unsent:
@@ -44,8 +45,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.probe_due:
             return poll_probe(conn, now)
         if conn.persist_at == NEVER:
-            corked = conn.options.cork and tx.snd_wnd >= tx.unsent
-            conn.persist_at = now + (CORK_TIMEOUT if corked else max(conn.rtt.rto, CORK_TIMEOUT))
+            conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
             conn.arm(conn.persist_at)
     return poll_ack(conn, now)
 
@@ -133,13 +133,19 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
     if not conn.was_writable and tx.unsent <= conn.write_low_water:
         conn.was_writable = True
         conn.stack.writable.append(conn)
-    return make_data(conn, flight.seq, size, flight.fin, last, now)
+    return make_data(conn, flight.seq, size, flight.fin, last and tx.queue.end == tx.push_position, now)
 
 
 def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, now: int) -> Segment:  # hot
     tx = conn.tx
     rx = conn.rx
-    if rx.acks_due:
+    sack: Sequence[tuple[int, int]] = ()
+    if rx.sack_blocks and conn.may_sack:
+        # The MSS leaves no room for them in a full segment: the ACK that brings them then leaves by itself.
+        sack = rx.sack_blocks[: max(tx.mss - length - 4, 0) >> 3]
+        if sack and rx.acks_due:
+            rx.acks_due -= 1
+    elif rx.acks_due:
         rx.acks_due -= 1
     flags = ACK
     if fin:
@@ -158,7 +164,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
         conn.ts_val(now) if conn.ts_ok else None,
         rx.ts_recent,
         mss if length > mss else 0,
-        rx.sack_blocks if rx.sack_blocks and conn.may_sack else (),
+        sack,
         tos=conn.options.tos,
     )
 
@@ -173,6 +179,7 @@ def poll_probe(conn: Connection, now: int) -> Segment:
     conn.persist_at = now + min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
     conn.arm(conn.persist_at)
     size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
+    tx.push_position = tx.queue.end  # a probe asks the peer to look
     return poll_data(conn, size, now) if size else make_probe(conn, now)
 
 

@@ -45,11 +45,13 @@ class Sender:
         "last_sent_at",
         "lost_out",
         "max_window",
+        "more",
         "mss",
         "mss_now",
         "path_mss",
         "peer_mss",
         "probe_due",
+        "push_position",
         "queue",
         "reno_sacked",
         "snd_nxt",
@@ -80,6 +82,8 @@ class Sender:
         self.flights: deque[Flight] = deque()
         self.lost_out = 0  # octets of the flights marked lost
         self.reno_sacked = 0  # octets that duplicate ACKs say have left the network (no SACK)
+        self.more = False  # the last write said that there is more to come (MSG_MORE); over with the next ACK
+        self.push_position = 0  # position in the queue behind the last write that did not
         self.fin_queued = False  # the application shut down writing
         self.fin_sent = False
         self.snd_sml = iss  # end of the last segment that was less than full (Minshall's Nagle)

@@ -81,7 +81,7 @@ class TimeWait:
             return
         self.last_ack_at = now
         ts_val = (now // 1000 + self.ts_offset) & MASK if self.ts_ok else None
-        window = min(self.rcv_wnd >> self.wscale, 65535)
+        window = min(-(-self.rcv_wnd >> self.wscale), 65535)
         stack.emit(Segment(self.flow, self.snd_nxt, self.rcv_nxt, ACK, window, (), 0, ts_val, self.ts_recent))
 
 

@@ -58,14 +58,17 @@ class Reader:
         self._reader.coalesce = coalesce
         self._runs: Any = ffi.new("struct ts_run[]", max_frames)  # kept alive for C
         self._reader.runs = self._runs
-        self._records = memoryview(bytearray(max_frames * _RECORD))
-        self._records_pin: Any = _from_buffer("struct ts_record[]", self._records)
+        # Pinned is the bytearray, not a view of it: a collector that finds both in a cycle clears the view under cffi's hands and crashes.
+        records = bytearray(max_frames * _RECORD)
+        self._records = memoryview(records)
+        self._records_pin: Any = _from_buffer("struct ts_record[]", records)
         self._reader.records = self._records_pin
         self._fresh_buffer()
 
     def _fresh_buffer(self) -> None:
-        self._buffer = memoryview(bytearray(self._max_frames * lib.TS_SLOT))  # memory only where a slot is used
-        self._buffer_pin: Any = _from_buffer("uint8_t[]", self._buffer)
+        buffer = bytearray(self._max_frames * lib.TS_SLOT)  # memory only where a slot is used
+        self._buffer = memoryview(buffer)
+        self._buffer_pin: Any = _from_buffer("uint8_t[]", buffer)
         self._reader.buffer = self._buffer_pin
 
     def read(self, fd: int) -> Batch:  # hot

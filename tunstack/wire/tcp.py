@@ -147,7 +147,7 @@ def build_options(segment: Segment) -> bytes:
     room = MAX_OPTIONS - len(options) - len(further)
     if room < 0:
         raise OSError(EMSGSIZE, "the TCP options do not fit a header")
-    blocks = segment.sack[: min((room - 4) // 8, 4)] if room >= 12 else ()
+    blocks = segment.sack[: (room - 4) // 8] if room >= 12 else ()  # 4 at most, 40 octets being the room
     if blocks:
         options += bytes((NOP, NOP, SACK, 2 + 8 * len(blocks)))
         for block in blocks:

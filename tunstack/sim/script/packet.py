@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from functools import cache
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, AE = (1 << bit for bit in range(9))
 LETTERS = (("F", FIN), ("S", SYN), ("R", RST), ("P", PSH), (".", ACK), ("U", URG), ("E", ECE), ("W", CWR), ("A", AE))
@@ -69,9 +70,18 @@ class Icmp:
         return f"icmp type {self.type} code {self.code} mtu {self.mtu} [{self.seq}:{self.seq + self.length}({self.length})]"
 
 
+PERIOD = 65536  # octets after which the test stream repeats
+
+
+@cache
+def _period() -> bytes:
+    return bytes((i ^ (i >> 8) * 167) & 0xFF for i in range(PERIOD))
+
+
 def pattern(position: int, length: int) -> bytes:
     """Return the octets of the test stream at a position: no two stretches of it are alike for 65536 octets."""
-    return bytes((i ^ (i >> 8) * 167) & 0xFF for i in range(position, position + length))
+    start = position % PERIOD
+    return (_period() * ((start + length) // PERIOD + 1))[start : start + length]
 
 
 # Options.
