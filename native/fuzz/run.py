@@ -119,7 +119,7 @@ def minimise() -> int:
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir()
     sources = [path for path in (CORPUS, WORK / "found", WORK / "seeds") if path.is_dir()]
-    status = subprocess.run([str(program), "-merge=1", f"-max_len={MAX_LENGTH}", str(merged), *map(str, sources)]).returncode
+    status = subprocess.run([str(program), "-set_cover_merge=1", f"-max_len={MAX_LENGTH}", str(merged), *map(str, sources)]).returncode
     if status == 0:
         shutil.rmtree(CORPUS, ignore_errors=True)
         shutil.copytree(merged, CORPUS)
