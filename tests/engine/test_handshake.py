@@ -426,6 +426,7 @@ HALF_OPEN = """
         ("- 1:1(0)", None, "SYN_RECEIVED"),
         ("F 1:1(0)", None, "SYN_RECEIVED"),
         (". 90000:90000(0) ack 1", "> . 1:1(0) ack 1", "SYN_RECEIVED"),
+        (". 0:0(0) ack 1", "> . 1:1(0) ack 1", "SYN_RECEIVED"),
     ],
 )
 def test_syn_received_answers_by_its_rules(play: Play, segment: str, answer: str | None, state: str) -> None:

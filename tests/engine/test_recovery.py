@@ -166,6 +166,29 @@ def test_after_a_timeout_the_duplicates_of_old_data_start_no_recovery(play: Play
     )
 
 
+def test_duplicates_at_the_recovery_point_start_no_recovery(play: Play) -> None:
+    """M-35, RFC 6582 4.1: what was sent again by the timer may come back as duplicate ACKs of the very end; only beyond it they count."""
+    play(
+        OPEN
+        + """
+        +0   write 3000
+        +0   > . 1:1001(1000) ack 1
+        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 2001:3001(1000) ack 1
+        +.21 > . 1:1001(1000) ack 1
+        +.01 < . 1:1(0) ack 3001 win 60000
+        +0   write 2000
+        +0   > . 3001:4001(1000) ack 1
+        +0   > P. 4001:5001(1000) ack 1
+        +.01 < . 1:1(0) ack 3001 win 60000
+        +0   < . 1:1(0) ack 3001 win 60000
+        +0   < . 1:1(0) ack 3001 win 60000
+        +0   counter TCPFastRetrans=0
+        +.01 < . 1:1(0) ack 5001 win 60000
+        """
+    )
+
+
 def test_an_ack_that_moves_the_window_or_carries_data_is_no_duplicate(play: Play) -> None:
     """M-35, RFC 5681 2."""
     play(
