@@ -28,7 +28,7 @@ def fire(conn: Connection, now: int) -> None:
         conn.mark_dirty()
     if conn.rto_at <= now:
         conn.rto_at = NEVER
-        retransmissitimeout(conn, now)
+        retransmission_timeout(conn, now)
     if conn.persist_at <= now:
         conn.persist_at = NEVER
         persist_timeout(conn, now)
@@ -42,7 +42,7 @@ def fire(conn: Connection, now: int) -> None:
         conn.end_application(None)
 
 
-def retransmissitimeout(conn: Connection, now: int) -> None:
+def retransmission_timeout(conn: Connection, now: int) -> None:
     """RFC 6298 5.4 to 5.7; for a SYN, the retries of M-25."""
     sysctl = conn.stack.sysctl
     conn.retransmits += 1
