@@ -445,8 +445,8 @@ def test_a_new_syn_beyond_the_old_sequence_numbers_takes_the_four_tuple(play: Pl
 
 
 def test_a_syn_with_an_old_sequence_number_does_not(play: Play) -> None:
-    """M-54."""
-    play(TIME_WAIT.script + "+0 eof\n+1 < S 1:1(0) win 30000 <mss 1000>\n+0 accept EAGAIN\n+0 state TIME_WAIT")
+    """M-54. It is acknowledged, as anything that is not in the window."""
+    play(TIME_WAIT.script + "+0 eof\n+1 < S 1:1(0) win 30000 <mss 1000>\n+0 > . 2:2(0) ack 2\n+0 accept EAGAIN\n+0 state TIME_WAIT")
 
 
 # close(2)
