@@ -168,7 +168,7 @@ def test_our_fin_waits_for_the_data_before_it(play: Play) -> None:
         +0   accept
         +0   write 4000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   close
         +0   state FIN_WAIT_1
         +.01 < . 1:1(0) ack 2001 win 2000

@@ -20,7 +20,7 @@ def test_no_more_is_sent_than_the_window_takes(play: Play) -> None:
         + """
         +0   write 5000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
         +.01 < . 1:1(0) ack 1001 win 3000
         +0   > . 3001:4001(1000) ack 1
@@ -55,7 +55,7 @@ def test_a_window_that_shrinks_is_survived(play: Play) -> None:
         + """
         +0   write 4000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
         +0   > P. 3001:4001(1000) ack 1
         +.01 < . 1:1(0) ack 1001 win 500

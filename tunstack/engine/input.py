@@ -296,6 +296,8 @@ def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
     if rtt:
         conn.rtt.sample(rtt)
     conn.recovery.on_ack(acked, flight, rtt, now)
+    tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
+    tx.more = False
     conn.retransmits = 0
     conn.retrans_at = 0
     conn.soft_error = None

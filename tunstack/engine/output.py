@@ -143,7 +143,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
     flags = ACK
     if fin:
         flags |= FIN
-    if push and length:
+    if (push and length) or length > mss:  # a burst of several packets always ends with PSH (Linux)
         flags |= PSH
     mss = tx.mss_now
     return Segment(
