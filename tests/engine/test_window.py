@@ -176,7 +176,6 @@ SLOW_READER = """
     +0   < . 1461:2921(1460) ack 1 win 30000
     +0   > . 1:1(0) ack 2921 win 2920
     +0   < . 2921:4381(1460) ack 1 win 30000
-    +0   > . 1:1(0) ack 4381 win 1460
     +0   < . 4381:5841(1460) ack 1 win 30000
     +0   > . 1:1(0) ack 5841 win 0
 """
@@ -238,7 +237,7 @@ def test_a_fin_is_taken_at_a_closed_window(play: Play) -> None:
         SLOW_READER
         + """
         +0   < F. 5841:5841(0) ack 1 win 30000
-        +0   > . 1:1(0) ack 5842
+        +.04 > . 1:1(0) ack 5842
         +0   read 5840
         +0   eof
         """

@@ -138,14 +138,13 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
 def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, now: int) -> Segment:  # hot
     tx = conn.tx
     rx = conn.rx
-    if rx.acks_due:
-        rx.acks_due -= 1
+    rx.ack_sent()
     flags = ACK
     if fin:
         flags |= FIN
+    mss = tx.mss_now
     if (push and length) or length > mss:  # a burst of several packets always ends with PSH (Linux)
         flags |= PSH
-    mss = tx.mss_now
     return Segment(
         conn.flow,
         seq,
@@ -181,9 +180,7 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     rx = conn.rx
     if not rx.acks_due:
         return None
-    rx.acks_due -= 1
-    if rx.quick:
-        rx.quick -= 1
+    rx.ack_sent()
     return Segment(
         conn.flow,
         conn.tx.snd_nxt,
