@@ -145,7 +145,7 @@ def test_the_third_segment_may_carry_data_and_fin(play: Play) -> None:
         +0   < S 0:0(0) win 1000 <mss 1000>
         +0   > S. 0:0(0) ack 1
         +0   < FP. 1:101(100) ack 1 win 1000
-        +0   > . 1:1(0) ack 102
+        +.04 > . 1:1(0) ack 102
         +0   accept
         +0   state CLOSE_WAIT
         +0   read 100

@@ -168,7 +168,7 @@ def test_our_fin_waits_for_the_data_before_it(play: Play) -> None:
         +0   accept
         +0   write 4000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   close
         +0   state FIN_WAIT_1
         +.01 < . 1:1(0) ack 2001 win 2000
@@ -186,7 +186,7 @@ def test_eof_is_read_after_all_data_before_it(play: Play) -> None:
         +.01 < P. 1:101(100) ack 1 win 30000
         +0   > . 1:1(0) ack 101
         +0   < F. 101:101(0) ack 1 win 30000
-        +0   > . 1:1(0) ack 102
+        +.04 > . 1:1(0) ack 102
         +0   read 60
         +0   read 40
         +0   eof
@@ -445,8 +445,8 @@ def test_a_new_syn_beyond_the_old_sequence_numbers_takes_the_four_tuple(play: Pl
 
 
 def test_a_syn_with_an_old_sequence_number_does_not(play: Play) -> None:
-    """M-54."""
-    play(TIME_WAIT.script + "+0 eof\n+1 < S 1:1(0) win 30000 <mss 1000>\n+0 accept EAGAIN\n+0 state TIME_WAIT")
+    """M-54. It is acknowledged, as anything that is not in the window."""
+    play(TIME_WAIT.script + "+0 eof\n+1 < S 1:1(0) win 30000 <mss 1000>\n+0 > . 2:2(0) ack 2\n+0 accept EAGAIN\n+0 state TIME_WAIT")
 
 
 # close(2)

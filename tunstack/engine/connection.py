@@ -211,6 +211,7 @@ class Connection:
         """Choose the algorithm; the MSS is known now."""
         name = self.options.congestion or self.stack.sysctl.tcp_congestion_control
         self.tx.cc = lookup(name)(self.tx.mss, self.stack.sysctl.tcp_initial_cwnd * self.tx.mss)
+        self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     # What the network and the clock bring.
 

@@ -22,8 +22,7 @@ def fire(conn: Connection, now: int) -> None:
     """Handle the timers that are due."""
     if conn.rx is not None and conn.rx.delack_at <= now:
         conn.rx.delack_at = NEVER
-        conn.rx.acks_due = max(conn.rx.acks_due, 1)
-        conn.rx.pingpong = False
+        conn.rx.delay_passed(conn.rtt.rto)
         conn.stack.counters.DelayedACKs += 1
         conn.mark_dirty()
     if conn.rto_at <= now:

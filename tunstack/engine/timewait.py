@@ -63,8 +63,9 @@ class TimeWait:
                     return
         if is_old:
             stack.counters.PAWSEstab += 1
-        if not flags & RST and (is_old or flags & ACK):
-            self._restart(None, now)  # a FIN sent again, most likely: acknowledge it, and wait anew
+        if not flags & RST:
+            if is_old or flags & ACK:
+                self._restart(None, now)  # a FIN sent again, most likely: wait anew
             self._answer(now)
 
     def on_icmp(self, error: PathError, now: int) -> None:
