@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from tunstack.engine.timers import NEVER
-from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt
+from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
 
 WINDOW_MAX = 65535  # of the header, unscaled
 MSS_GUESS = 536  # of the peer's segments, before the first
@@ -223,8 +223,7 @@ class Receiver:
         if index and seq_ge(pieces[index - 1].end, seq):
             left = pieces[index - 1].end
             first = index - 1
-            if fin and left == end and pieces[first].fin:
-                fin = False  # held already
+        fin = fin and not self._holds_fin(end)
         # Fill each gap between the pieces that [left, end) reaches over.
         while seq_lt(left, end) or (fin and left == end):
             right = pieces[index].seq if index < len(pieces) and seq_lt(pieces[index].seq, end) else end
@@ -239,21 +238,43 @@ class Receiver:
                 break
             left = pieces[index].end
             index += 1
-        self._report_block(first)
+        self._report_block(first, index)
 
-    def _report_block(self, index: int) -> None:
-        """Put the contiguous block around a piece first among the SACK blocks (RFC 2018 4)."""
+    def _holds_fin(self, seq: int) -> bool:
+        """Whether the FIN with this sequence number is held already."""
+        for piece in reversed(self.pieces):
+            if seq_lt(piece.end, seq):
+                return False
+            if piece.fin and piece.end == seq:
+                return True
+        return False
+
+    def _report_block(self, low: int, high: int) -> None:
+        """Put the contiguous block around pieces[low:high], contiguous themselves, first among the SACK blocks (RFC 2018 4).
+
+        A FIN counts. Blocks that are listed are not looked at piece by piece: behind one lost packet there may be thousands.
+        """
         pieces = self.pieces
-        if index >= len(pieces):
-            return
-        low = high = index
-        while low and pieces[low - 1].end == pieces[low].seq:
+        left, right = pieces[low].seq, self._end_of(high - 1)
+        rest = []
+        for block in self.sack_blocks:
+            if seq_lt(block[1], left) or seq_gt(block[0], right):
+                rest.append(block)
+            else:
+                left = block[0] if seq_lt(block[0], left) else left
+                right = seq_max(block[1], right)
+        while low and pieces[low - 1].end == left:
             low -= 1
-        while high + 1 < len(pieces) and pieces[high + 1].seq == pieces[high].end:
+            left = pieces[low].seq
+        while high < len(pieces) and pieces[high].seq == right:
+            right = self._end_of(high)
             high += 1
-        left, right = pieces[low].seq, pieces[high].end
-        rest = [block for block in self.sack_blocks if seq_lt(block[1], left) or seq_gt(block[0], right)]
         self.sack_blocks = [(left, right), *rest[:3]]
+
+    def _end_of(self, index: int) -> int:
+        """Return the sequence number behind a piece, its FIN counted."""
+        piece = self.pieces[index]
+        return (piece.end + piece.fin) & MASK
 
     # ACK policy.
 

@@ -203,7 +203,8 @@ class Stack:
             # Last, so that an application that writes at once finds everything sent that could be.
             writable, self.writable = self.writable, []
             for conn in writable:
-                conn.sink.on_writable()
+                if not conn.is_told:
+                    conn.sink.on_writable()
 
     def emit(self, seg: Segment) -> None:
         """Queue a segment that no connection will be polled for."""

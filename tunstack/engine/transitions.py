@@ -46,9 +46,11 @@ def queue_fin(conn: Connection) -> None:
 
 def close(conn: Connection, now: int) -> None:
     """close(2): the application neither writes nor reads any more."""
-    if conn.is_orphan or conn.is_over:
+    if conn.is_orphan:
         return
     conn.is_orphan = True
+    if conn.is_over:  # what was not read is forgotten, and on_closed, which waited for that, comes
+        return
     if conn.state is State.SYN_SENT:
         finish(conn, None, now)
     elif conn.rx is not None and (conn.rx.queued or conn.rx.ready):
@@ -75,12 +77,11 @@ def await_peer_fin(conn: Connection, now: int) -> None:
 
 def abort(conn: Connection, now: int) -> None:
     """The application gives the connection up (RFC 9293 3.10.5)."""
-    if conn.is_over:
-        return
     conn.is_orphan = True
-    reset(conn, now)
     conn.is_told = True  # who aborts knows
-    finish(conn, None, now)
+    if not conn.is_over:
+        reset(conn, now)
+        finish(conn, None, now)
 
 
 def reset(conn: Connection, now: int) -> None:

@@ -1,0 +1,52 @@
+"""The application's calls in an order that few would choose, from within callbacks too."""
+
+from __future__ import annotations
+
+from engine.notation import Play
+
+from tunstack.sim.script import Runner
+
+OPEN = """
+    0    listen 8080
+    +0   < S 0:0(0) win 30000 <mss 1000>
+    +0   > S. 0:0(0) ack 1
+    +.01 < . 1:1(0) ack 1 win 30000
+    +0   accept
+"""
+# Both FINs are exchanged, ten octets and the EOF are still to be read.
+UNREAD = (
+    OPEN
+    + """
+    +0   shutdown
+    +0   > F. 1:1(0) ack 1
+    +.01 < P. 1:11(10) ack 2 win 30000
+    +0   > . 2:2(0) ack 11
+    +.01 < F. 11:11(0) ack 2 win 30000
+    +0   > . 2:2(0) ack 12
+    +0   state TIME_WAIT
+"""
+)
+
+
+def test_close_with_data_unread_after_the_end_tells_of_the_end(play: Play) -> None:
+    """on_closed waits for the reader; who closes will not read."""
+    runner = play(UNREAD + "+0 close\n+0 resume\n+0 closed\n+0 got 0")
+    assert runner.sockets.all[-1].calls == ["closed"]
+
+
+def test_nothing_is_told_after_abort(play: Play) -> None:
+    runner = play(UNREAD + "+0 abort\n+0 resume\n+0 got 0")
+    assert runner.sockets.all[-1].calls == []
+
+
+def test_on_writable_is_not_called_after_abort() -> None:
+    """The first of two that became writable aborts the second."""
+    runner = Runner(OPEN.replace("30000", "500") + "+0 write 1000\n+0 > . 1:501(500) ack 1").run()
+    socket = runner.sockets.all[-1]
+    conn = socket.conn
+    assert conn is not None
+    runner.stack.writable.append(conn)
+    conn.abort(runner.now)
+    while runner.stack.poll_transmit(runner.now) is not None:
+        pass
+    assert "writable" not in socket.calls
