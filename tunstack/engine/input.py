@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import transitions
 from tunstack.engine.errors import socket_error
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss
+from tunstack.engine.handshake import Agreed
 from tunstack.engine.recovery import OPEN
 from tunstack.engine.state import RECEIVING, SECOND, State
 from tunstack.engine.timers import NEVER
@@ -104,10 +104,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         return
     if not seg.flags & SYN or seg.flags & FIN:
         return
-    sysctl = conn.stack.sysctl
-    size, largest = buffer_limits(conn.options, sysctl)
-    agreed = Agreed(seg, sysctl, largest)
-    conn.learn_peer(agreed, seg.seq, first_window(size, local_mss(conn.mtu, conn.options)), now)
+    conn.learn_peer(Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0), seg.seq, conn.syn_window, now)
     conn.last_received_at = now
     if seg.flags & ACK:
         sample_syn(conn, seg, now)

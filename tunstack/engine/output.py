@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine.handshake import buffer_limits, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.state import State
@@ -57,7 +57,6 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     conn.syn_due = False
     sysctl = conn.stack.sysctl
     mss = local_mss(conn.mtu, conn.options)
-    size, largest = buffer_limits(conn.options, sysctl)
     if conn.retransmits:
         conn.stack.counters.TcpRetransSegs += 1
     else:
@@ -72,9 +71,9 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
             conn.tx.iss,
             0,
             SYN,
-            first_window(size, mss),
+            conn.syn_window,
             mss,
-            window_scale(largest) if sysctl.tcp_window_scaling else None,
+            conn.syn_wscale,
             sysctl.tcp_sack,
             ts_val if sysctl.tcp_timestamps else None,
             0,
@@ -86,7 +85,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         conn.tx.iss,
         rx.rcv_nxt,
         SYN | ACK,
-        first_window(size, mss),
+        conn.syn_window,
         mss,
         agreed.rcv_wscale if agreed.is_scaled else None,
         agreed.sack_ok,
