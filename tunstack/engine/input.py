@@ -287,12 +287,13 @@ def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
 
 
 def window_changed(conn: Connection) -> None:
-    """The peer's window is another: what waited may go, and the persist timer starts anew if it is still too small."""
-    if conn.tx.unsent:
-        conn.persist_at = NEVER
-        conn.persist_backoff = 0
-        conn.tx.more = False
-        conn.tx.probe_due = False
+    """The peer's window is another: what waited may go. The persist timer goes on as it was while a segment does not fit."""
+    tx = conn.tx
+    if tx.unsent:
+        if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
+            conn.persist_at = NEVER
+            tx.probe_due = False
+        tx.more = False
         conn.mark_dirty()
 
 

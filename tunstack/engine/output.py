@@ -45,6 +45,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.probe_due:
             return poll_probe(conn, now)
         if conn.persist_at == NEVER:
+            conn.persist_backoff = 0
             conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
             conn.arm(conn.persist_at)
     return poll_ack(conn, now)
