@@ -162,8 +162,8 @@ def check_sequence(conn: Connection, seg: Segment, now: int) -> bool:
 
 
 def answer_out_of_window(conn: Connection, seg: Segment, now: int) -> None:
-    """An ACK for what is outside of the window; for segments without data at most one each tcp_invalid_ratelimit (ACK loops)."""
-    if not seg.length or seg.flags & SYN:
+    """An ACK for what is outside of the window; where there is neither data nor FIN at most one each tcp_invalid_ratelimit (ACK loops)."""
+    if not (seg.length or seg.flags & FIN) or seg.flags & SYN:
         limit = conn.stack.sysctl.tcp_invalid_ratelimit * 1000
         if conn.last_oow_ack_at and now - conn.last_oow_ack_at < limit:
             conn.stack.counters.TCPACKSkippedSeq += 1
