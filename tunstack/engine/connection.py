@@ -214,9 +214,10 @@ class Connection:
         self.tx.set_mss(agreed.option_octets, self.options.maxseg)
 
     def start_congestion_control(self) -> None:
-        """Choose the algorithm; the MSS is known now."""
+        """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
         name = self.options.congestion or self.stack.sysctl.tcp_congestion_control
-        self.tx.cc = lookup(name)(self.tx.mss, self.stack.sysctl.tcp_initial_cwnd * self.tx.mss)
+        segments = 1 if self.retransmits > 1 else self.stack.sysctl.tcp_initial_cwnd
+        self.tx.cc = lookup(name)(self.tx.mss, segments * self.tx.mss)
 
     # What the network and the clock bring.
 

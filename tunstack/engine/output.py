@@ -62,7 +62,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         conn.stack.counters.TcpRetransSegs += 1
     else:
         conn.syn_sent_at = now
-    conn.rto_at = now + (RTO_INITIAL << conn.retransmits)
+    conn.rto_at = now + min(RTO_INITIAL << conn.retransmits, RTO_MAX)
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed
