@@ -456,6 +456,40 @@ def test_a_syn_with_an_old_sequence_number_does_not(play: Play) -> None:
     play(TIME_WAIT.script + "+0 eof\n+1 < S 1:1(0) win 30000 <mss 1000>\n+0 > . 2:2(0) ack 2\n+0 accept EAGAIN\n+0 state TIME_WAIT")
 
 
+def test_who_sent_that_syn_can_reset_time_wait_and_gets_through(play: Play) -> None:
+    """M-22, RFC 9293 3.5: the answer to it is no SYN-ACK, so the peer in SYN_SENT answers with RST. Else its connect() times out."""
+    play(
+        TIME_WAIT.script
+        + """
+        +0   eof
+        +1   < S 1:1(0) win 30000 <mss 1000>
+        +0   > . 2:2(0) ack 2
+        +.01 < R 2:2(0)
+        +0   gone
+        +1   < S 1:1(0) win 30000 <mss 1000>
+        +0   > S. 0:0(0) ack 2
+        """
+    )
+
+
+def test_time_wait_acknowledges_every_fin_but_not_every_stray_ack(play: Play) -> None:
+    """M-54: when the ACK of a FIN is lost again, the peer may not have to wait for tcp_invalid_ratelimit."""
+    play(
+        TIME_WAIT.script
+        + """
+        +0   eof
+        +.2  < F. 1:1(0) ack 2 win 30000
+        +0   > . 2:2(0) ack 2
+        +.2  < F. 1:1(0) ack 2 win 30000
+        +0   > . 2:2(0) ack 2
+        +0   < . 1:1(0) ack 2 win 30000
+        +0   > . 2:2(0) ack 2
+        +.2  < . 1:1(0) ack 2 win 30000
+        +0   counter TCPACKSkippedTimeWait=1
+        """
+    )
+
+
 # close(2)
 
 
