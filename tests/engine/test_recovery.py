@@ -180,7 +180,7 @@ def test_duplicates_at_the_recovery_point_start_no_recovery(play: Play) -> None:
         + """
         +0   write 3000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > P. 2001:3001(1000) ack 1
         +.21 > . 1:1001(1000) ack 1
         +.01 < . 1:1(0) ack 3001 win 60000

@@ -61,7 +61,7 @@ def test_an_ack_of_new_data_brings_its_window_even_in_an_old_segment(play: Play)
         +0   expect snd_wnd=2000
         +0   write 3000
         +0   > . 1001:2001(1000) ack 101
-        +0   > . 2001:3001(1000) ack 101
+        +0   > P. 2001:3001(1000) ack 101
         """
     )
 
