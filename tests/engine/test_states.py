@@ -419,8 +419,8 @@ def test_time_wait_acknowledges_a_fin_that_comes_again_and_starts_anew(play: Pla
 
 
 def test_time_wait_is_not_assassinated(play: Play) -> None:
-    """M-54, RFC 1337, with tcp_rfc1337 = 1; Linux's default lets an exact RST end it."""
-    play(TIME_WAIT.script + "+0 eof\n+1 < R 2:2(0)\n+58.9 < F. 1:1(0) ack 2 win 30000\n+0 > . 2:2(0) ack 2", tcp_rfc1337=True)
+    """M-54, RFC 1337. With tcp_rfc1337 = 0, Linux's default, an exact RST ends it."""
+    play(TIME_WAIT.script + "+0 eof\n+1 < R 2:2(0)\n+58.9 < F. 1:1(0) ack 2 win 30000\n+0 > . 2:2(0) ack 2")
     play(TIME_WAIT.script + "+0 eof\n+1 < R 2:2(0)\n+0 gone", tcp_rfc1337=False)
 
 
@@ -468,7 +468,8 @@ def test_who_sent_that_syn_can_reset_time_wait_and_gets_through(play: Play) -> N
         +0   gone
         +1   < S 1:1(0) win 30000 <mss 1000>
         +0   > S. 0:0(0) ack 2
-        """
+        """,
+        tcp_rfc1337=False,
     )
 
 
