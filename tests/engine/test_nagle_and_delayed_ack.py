@@ -231,7 +231,7 @@ def test_what_fills_a_hole_or_lies_beyond_one_is_acknowledged_at_once(play: Play
 
 
 def test_a_fin_is_acknowledged_with_what_waited(play: Play) -> None:
-    """M-33, M-50. In its time: most often our own FIN brings the ACK (Linux)."""
+    """M-33, M-50: our own FIN most often follows at once and brings the ACK; else the delayed ACK that waits anyway does (Linux)."""
     play(
         DELAYED
         + """

@@ -301,6 +301,13 @@ def test_a_reset_outside_of_the_window_is_ignored(play: Play, at: Reached) -> No
     )
 
 
+@each(CLOSE_WAIT, LAST_ACK, CLOSING)
+def test_rst_at_the_acknowledged_fin_ends_the_connection(play: Play, at: Reached) -> None:
+    """M-59: who does not count his FIN resets one below, as Linux allows for (tcp_reset_check)."""
+    play(at.script + f"+.1 < R {at.rcv - 1}:{at.rcv - 1}(0)\n+0 gone")
+    play(at.script + f"+.1 < R {at.rcv - 2}:{at.rcv - 2}(0)\n+0 state {at.name}")
+
+
 @each(*SYNCHRONIZED)
 @pytest.mark.parametrize("offset", [0, 100])
 def test_a_syn_in_the_window_draws_a_challenge_ack(play: Play, at: Reached, offset: int) -> None:

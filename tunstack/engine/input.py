@@ -157,14 +157,11 @@ def check_sequence(conn: Connection, seg: Segment, now: int) -> bool:
     rx = conn.rx
     flags = seg.flags
     end = (seg.seq + seg.length + (flags & FIN) + (flags >> 1 & 1)) & MASK
-    if not rx.is_acceptable(seg.seq, end):
-        if not flags & RST:
-            answer_out_of_window(conn, seg, now)
-        return False
-    if conn.ts_ok and seg.ts_val is not None and seq_le(seg.seq, rx.rcv_wup) and not flags & RST:
-        rx.ts_recent = seg.ts_val
-        rx.ts_recent_at = now
-    return True
+    if rx.is_acceptable(seg.seq, end) or (flags & RST and ends_connection(conn, seg)):
+        return True
+    if not flags & RST:
+        answer_out_of_window(conn, seg, now)
+    return False
 
 
 def answer_out_of_window(conn: Connection, seg: Segment, now: int) -> None:
@@ -186,14 +183,18 @@ def check_reset(conn: Connection, seg: Segment, now: int) -> bool:
     """RFC 5961 3.2: RST at exactly rcv_nxt ends the connection, elsewhere in the window it draws a challenge ACK."""
     if not seg.flags & RST:
         return True
-    rx = conn.rx
-    exact = seg.seq == rx.rcv_nxt or (conn.state in FIN_BEFORE_RST and seg.seq == (rx.rcv_nxt - 1) & MASK)
-    if exact:
+    if ends_connection(conn, seg):
         error = "EPIPE" if conn.state is State.CLOSE_WAIT else "ECONNREFUSED" if conn.state is State.SYN_RECEIVED else "ECONNRESET"
         transitions.finish(conn, socket_error(error), now)
     else:
         challenge(conn, now)
     return False
+
+
+def ends_connection(conn: Connection, seg: Segment) -> bool:
+    """Whether a RST is exactly where it must be: at rcv_nxt or, as in Linux, at the FIN that the peer sent before."""
+    rcv_nxt = conn.rx.rcv_nxt
+    return seg.seq == rcv_nxt or (conn.state in FIN_BEFORE_RST and seg.seq == (rcv_nxt - 1) & MASK)
 
 
 def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
@@ -245,7 +246,9 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         if seq_lt(seg.ack, (tx.snd_una - tx.max_window) & MASK):
             challenge(conn, now)
             return False
+        update_ts_recent(conn, seg, now)
         return True  # an old ACK; its data may still be new
+    update_ts_recent(conn, seg, now)
     conn.last_received_at = now
     conn.keepalive_probes = 0
     conn.probes_out = 0
@@ -263,6 +266,14 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         conn.recovery.on_duplicate_ack(now)
         conn.mark_dirty()
     return not conn.is_over
+
+
+def update_ts_recent(conn: Connection, seg: Segment, now: int) -> None:
+    """RFC 7323 4.3, for segments whose acknowledgement was believed: a blind guess must not move TS.Recent ahead, which PAWS goes by."""
+    rx = conn.rx
+    if conn.ts_ok and seg.ts_val is not None and seq_le(seg.seq, rx.rcv_wup):
+        rx.ts_recent = seg.ts_val
+        rx.ts_recent_at = now
 
 
 def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:

@@ -250,7 +250,10 @@ class Sender:
             return True
         if cork:
             return False
-        return nodelay or not outstanding or ((self.snd_una - self.snd_sml) & MASK) < HALF  # seq_ge(snd_una, snd_sml)
+        if nodelay or not outstanding:
+            return True
+        # Not snd_una < snd_sml <= snd_nxt. Two gigabytes after the last small segment its end seems to lie ahead, but not in flight.
+        return (self.snd_sml - self.snd_una - 1) & MASK >= (self.snd_nxt - self.snd_una) & MASK
 
     def sent(self, length: int, fin: bool, now: int) -> Flight:
         """Record that `length` octets, and the FIN if `fin`, leave as new data; return the record."""
