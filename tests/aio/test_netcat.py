@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -206,6 +207,40 @@ def test_both_directions_at_once_hold_back_for_a_slow_end(monkeypatch: pytest.Mo
             assert heard == DATA * 5 and got == DATA
 
     run(main())
+
+
+@pytest.mark.parametrize("when", ["conversing", "lingering"])
+def test_signal_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], when: str) -> None:
+    """ssh hangs up on its ProxyCommand while that waits for the last acknowledgement; a second signal changes nothing."""
+
+    async def main() -> None:
+        async with memory_pair((OURS, PEER)) as (ours, peer):
+            queue = await accept(peer)
+            netcat = Terminal(ours, config("-N"), monkeypatch)
+            lingers: list[float] = []
+
+            async def shutdown(timeout: float = 0) -> None:
+                if netcat.task.done():
+                    return
+                lingers.append(timeout)
+                if len(lingers) == 1 and when == "lingering":
+                    await asyncio.Event().wait()
+                os.kill(os.getpid(), signal.SIGHUP)
+                await asyncio.sleep(0)
+
+            monkeypatch.setattr(ours, "shutdown", shutdown)
+            _reader, writer = await queue.get()
+            if when == "lingering":
+                netcat.hang_up()
+                writer.close()
+                while not lingers:
+                    await asyncio.sleep(0)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert await netcat.heard() == (128 + signal.SIGHUP, b"")
+            writer.close()
+
+    run(main())
+    assert capfd.readouterr().err == ""
 
 
 def test_regular_file_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
