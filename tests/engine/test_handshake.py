@@ -145,7 +145,7 @@ def test_the_third_segment_may_carry_data_and_fin(play: Play) -> None:
         +0   < S 0:0(0) win 1000 <mss 1000>
         +0   > S. 0:0(0) ack 1
         +0   < FP. 1:101(100) ack 1 win 1000
-        +0   > . 1:1(0) ack 102
+        +.04 > . 1:1(0) ack 102
         +0   accept
         +0   state CLOSE_WAIT
         +0   read 100
@@ -426,6 +426,7 @@ HALF_OPEN = """
         ("- 1:1(0)", None, "SYN_RECEIVED"),
         ("F 1:1(0)", None, "SYN_RECEIVED"),
         (". 90000:90000(0) ack 1", "> . 1:1(0) ack 1", "SYN_RECEIVED"),
+        (". 0:0(0) ack 1", "> . 1:1(0) ack 1", "SYN_RECEIVED"),
     ],
 )
 def test_syn_received_answers_by_its_rules(play: Play, segment: str, answer: str | None, state: str) -> None:

@@ -28,7 +28,7 @@ class LongAfter(Runner):
 def test_fast_retransmit_works_two_gigabytes_after_the_last() -> None:
     """M-35, RFC 6582 3.2 step 2."""
     script = OPEN + "+0 idle\n+0 write 4000\n"
-    script += "".join(f"+0 > {'P' if i == 3 else ''}. {i * 1000 + 1}:{i * 1000 + 1001}(1000) ack 1\n" for i in range(4))
+    script += "".join(f"+0 > {'P' if i % 2 else ''}. {i * 1000 + 1}:{i * 1000 + 1001}(1000) ack 1\n" for i in range(4))
     LongAfter(script + 3 * "+0 < . 1:1(0) ack 1 win 60000\n" + "+0 > . 1:1001(1000) ack 1\n+0 counter TCPFastRetrans=1").run()
 
 

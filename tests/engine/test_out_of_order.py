@@ -231,7 +231,7 @@ def test_sack_blocks_ride_on_data_only_where_the_mtu_has_room_for_them(play: Pla
         +0   > P. 2978:3958(980) ack 1 <nop,nop,sack 301:401 101:201>
         +0   write 3500
         +0   > . 3958:4958(1000) ack 1 <>
-        +0   > . 4958:5958(1000) ack 1 <>
+        +0   > P. 4958:5958(1000) ack 1 <>
         +0   > . 5958:6958(1000) ack 1 <>
         +0   > P. 6958:7458(500) ack 1 <...>
         """

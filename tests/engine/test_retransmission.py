@@ -166,9 +166,9 @@ def test_after_a_timeout_everything_in_flight_goes_again_from_one_segment_on(pla
         + """
         +0   write 5000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
-        +0   > . 3001:4001(1000) ack 1
+        +0   > P. 3001:4001(1000) ack 1
         +0   > P. 4001:5001(1000) ack 1
         +.21 > . 1:1001(1000) ack 1
         +0   expect cwnd=1000 ssthresh=5000
@@ -191,7 +191,7 @@ def test_an_ack_of_the_first_copies_spares_the_rest(play: Play) -> None:
         + """
         +0   write 3000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > P. 2001:3001(1000) ack 1
         +.21 > . 1:1001(1000) ack 1
         +.01 < . 1:1(0) ack 3001 win 30000

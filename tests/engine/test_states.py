@@ -168,7 +168,7 @@ def test_our_fin_waits_for_the_data_before_it(play: Play) -> None:
         +0   accept
         +0   write 4000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   close
         +0   state FIN_WAIT_1
         +.01 < . 1:1(0) ack 2001 win 2000
@@ -186,7 +186,7 @@ def test_eof_is_read_after_all_data_before_it(play: Play) -> None:
         +.01 < P. 1:101(100) ack 1 win 30000
         +0   > . 1:1(0) ack 101
         +0   < F. 101:101(0) ack 1 win 30000
-        +0   > . 1:1(0) ack 102
+        +.04 > . 1:1(0) ack 102
         +0   read 60
         +0   read 40
         +0   eof

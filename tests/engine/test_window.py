@@ -20,7 +20,7 @@ def test_no_more_is_sent_than_the_window_takes(play: Play) -> None:
         + """
         +0   write 5000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
         +.01 < . 1:1(0) ack 1001 win 3000
         +0   > . 3001:4001(1000) ack 1
@@ -61,7 +61,7 @@ def test_an_ack_of_new_data_brings_its_window_even_in_an_old_segment(play: Play)
         +0   expect snd_wnd=2000
         +0   write 3000
         +0   > . 1001:2001(1000) ack 101
-        +0   > . 2001:3001(1000) ack 101
+        +0   > P. 2001:3001(1000) ack 101
         """
     )
 
@@ -84,7 +84,7 @@ def test_a_window_that_shrinks_is_survived(play: Play) -> None:
         + """
         +0   write 4000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
         +0   > P. 3001:4001(1000) ack 1
         +.01 < . 1:1(0) ack 1001 win 500
@@ -205,7 +205,6 @@ SLOW_READER = """
     +0   < . 1461:2921(1460) ack 1 win 30000
     +0   > . 1:1(0) ack 2921 win 2920
     +0   < . 2921:4381(1460) ack 1 win 30000
-    +0   > . 1:1(0) ack 4381 win 1460
     +0   < . 4381:5841(1460) ack 1 win 30000
     +0   > . 1:1(0) ack 5841 win 0
 """
@@ -267,7 +266,7 @@ def test_a_fin_is_taken_at_a_closed_window(play: Play) -> None:
         SLOW_READER
         + """
         +0   < F. 5841:5841(0) ack 1 win 30000
-        +0   > . 1:1(0) ack 5842
+        +.04 > . 1:1(0) ack 5842
         +0   read 5840
         +0   eof
         """

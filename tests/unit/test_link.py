@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tunstack.device.link import HOLD_LIMIT, Direction, Impairment, flip_bit, join
+from tunstack.device.impairment import Impairment
+from tunstack.device.link import HOLD_LIMIT, Direction, flip_bit, join
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.world import World
 

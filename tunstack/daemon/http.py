@@ -50,9 +50,9 @@ _STATUS_OF_ERRNO = {
 
 
 class Handler(RequestHandler):
-    """aiohttp's protocol for a connection, which goes on for a client that has sent its FIN but still reads.
+    """aiohttp's protocol for a connection, with half-close, and with an end for idle connections.
 
-    By itself aiohttp drops such a connection, and with it the answer to `printf ... | nc -N`.
+    By itself aiohttp drops a connection when the client's FIN comes, and with it the answer to `printf ... | nc -N`.
     """
 
     __slots__ = ("is_half_closed",)
@@ -66,8 +66,18 @@ class Handler(RequestHandler):
         self.is_half_closed = True
         if self._current_request is not None and not self._messages:
             return self._current_request.content.is_eof()
-        # Between two requests there is a waiter; before the first there is nothing.
-        return bool(self._messages) or (self._waiter is None and self._request_count > 0)
+        return not self._is_idle()
+
+    def close(self) -> None:
+        """Close when the requests at hand are answered; aiohttp forgets the connection that has none."""
+        is_idle = self._is_idle()
+        super().close()
+        if is_idle:
+            self.force_close()
+
+    def _is_idle(self) -> bool:
+        """Tell whether no request is at hand: between two there is a waiter, and before the first there is nothing."""
+        return not self._messages and (self._waiter is not None or self._request_count == 0)
 
     def must_close(self) -> bool:
         """Tell whether the request at hand is the last that this connection can have."""

@@ -307,6 +307,8 @@ def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
     if rtt:
         conn.rtt.sample(rtt)
     conn.recovery.on_ack(acked, flight, rtt, now)
+    tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
+    tx.more = False
     conn.retransmits = 0
     conn.retrans_at = 0
     conn.soft_error = None
@@ -346,8 +348,11 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     held = len(rx.pieces)
     payload = seg.payload[0] if seg.length else EMPTY
     if rx.accept(seq, payload, fin):  # type: ignore[arg-type]
+        if rx.eof and conn.state is State.ESTABLISHED:
+            rx.pingpong = True  # most often we answer a FIN with our own, which brings the ACK (Linux)
         data_came(conn, seg, now)
-        if rx.eof or not in_order_before:  # RFC 5681 4.2: a segment that fills a hole is acknowledged at once
+        # RFC 5681 4.2: a segment that fills a hole is acknowledged at once; so is a FIN that ends the conversation
+        if not in_order_before or (rx.eof and conn.state is not State.ESTABLISHED):
             acknowledge_now(conn)
     else:
         if len(rx.pieces) > held:
@@ -364,7 +369,7 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
 def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
-    rx.ack_policy(seg.gso_size or seg.length, now)
+    rx.ack_policy(seg.gso_size or seg.length, now, conn.rtt.rto)
     rx.tune(now, conn.rtt.srtt)
     if rx.acks_due:
         if not conn.is_dirty:

@@ -143,16 +143,16 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
     if rx.sack_blocks and conn.may_sack:
         # The MSS leaves no room for them in a full segment: the ACK that brings them then leaves by itself.
         sack = rx.sack_blocks[: max(tx.mss - length - 4, 0) >> 3]
-        if sack and rx.acks_due:
-            rx.acks_due -= 1
-    elif rx.acks_due:
-        rx.acks_due -= 1
+        if sack:
+            rx.ack_sent()
+    else:
+        rx.ack_sent()
     flags = ACK
     if fin:
         flags |= FIN
-    if push and length:
-        flags |= PSH
     mss = tx.mss_now
+    if (push and length) or length > mss:  # a burst of several packets always ends with PSH (Linux)
+        flags |= PSH
     return Segment(
         conn.flow,
         seq,
@@ -188,9 +188,7 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     rx = conn.rx
     if not rx.acks_due:
         return None
-    rx.acks_due -= 1
-    if rx.quick:
-        rx.quick -= 1
+    rx.ack_sent()
     return Segment(
         conn.flow,
         conn.tx.snd_nxt,

@@ -13,7 +13,8 @@ from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
 
 WINDOW_MAX = 65535  # of the header, unscaled
 MSS_GUESS = 536  # of the peer's segments, before the first
-DELACK_MIN = 40_000  # us, Linux's TCP_DELACK_MIN
+DELACK_MIN = 40_000  # us, Linux's TCP_DELACK_MIN and TCP_ATO_MIN
+DELACK_MAX = 200_000  # us, in an interactive session; else 500 ms, which a round trip always is below
 QUICKACKS_MAX = 16  # segments acknowledged at once at the start of a connection
 OUT_OF_ORDER_MAX = 4096  # pieces held for reassembly, whatever their size
 PIECE_COST = 256  # octets of memory that a piece held costs beside its data
@@ -86,9 +87,9 @@ class Receiver:
         self.eof = False  # the peer's FIN was reached
         self.acks_due = 0  # ACKs that must leave at the next poll, one for each event that asks for its own
         self.delack_at = NEVER
-        self.quick = QUICKACKS_MAX  # segments to acknowledge at once before delaying
+        self.quick = 0  # segments to acknowledge at once before delaying
         self.pingpong = False  # an interactive session: ACKs wait for data to ride on
-        self.ato = DELACK_MIN
+        self.ato = 0  # delayed-ACK timeout, us; 0 until there was data
         self.last_data_at = -DELACK_MIN  # when data came last
         self.ts_recent = 0  # TS.Recent
         self.ts_recent_at = 0  # when it was taken
@@ -277,26 +278,63 @@ class Receiver:
 
     # ACK policy.
 
-    def ack_policy(self, size: int, now: int) -> None:  # hot
-        """In-order data in packets of `size` octets came: acknowledge at once or within the delayed-ACK timeout (RFC 5681 4.2).
+    def ack_policy(self, size: int, now: int, rto: int) -> None:  # hot
+        """In-order data in packets of `size` octets came (0: only a FIN): acknowledge at once or within the delayed-ACK timeout.
 
-        At once: more than one full segment is unacknowledged, or the connection is young. Octets count, not segments.
+        RFC 5681 4.2. At once: more than one full segment is unacknowledged, or the connection is young. Octets count, not segments.
         """
-        self.last_data_at = now
-        if size > self.mss:
-            self.mss = size if size < self.advmss else self.advmss
+        if size:
+            if size > self.mss:
+                self.mss = size if size < self.advmss else self.advmss
+            if self.ato:
+                self._follow_pace(now - self.last_data_at, rto)
+            else:
+                self.add_quickacks()
+                self.ato = DELACK_MIN
+            self.last_data_at = now
+        if self.acks_due:
+            return
         unacked = (self.rcv_nxt - self.rcv_wup) & MASK
-        if unacked > self.mss and not self.acks_due:
+        if unacked > self.mss or (self.quick and not self.pingpong) or not self.ato:
             self.acks_due = 1
-        elif self.quick and not self.pingpong:
-            if not self.acks_due:
-                self.acks_due = 1
         elif self.delack_at == NEVER:
-            self.delack_at = now + self.ato
+            self.delack_at = now + min(self.ato, DELACK_MAX)
+
+    def _follow_pace(self, gap: int, rto: int) -> None:  # hot
+        """The delayed-ACK timeout follows the time between segments (Linux's tcp_event_data_recv)."""
+        if gap <= DELACK_MIN >> 1:
+            self.ato = (self.ato >> 1) + (DELACK_MIN >> 1)
+        elif gap < self.ato:
+            self.ato = min((self.ato >> 1) + gap, rto)
+        elif gap > rto:  # the peer may have started anew: do not hold it up
+            self.add_quickacks()
+
+    def add_quickacks(self) -> None:
+        """Acknowledge the next half window at once, QUICKACKS_MAX segments at most: a sender in slow start waits for ACKs."""
+        segments = ((self.rcv_adv - self.rcv_wup) & MASK) // (2 * self.mss) or 2
+        self.quick = max(self.quick, min(segments, QUICKACKS_MAX))
+
+    def ack_sent(self) -> None:  # hot
+        """An ACK leaves, alone or with data."""
+        if self.quick and (self.acks_due or self.delack_at != NEVER):
+            self.quick -= 1
+            if not self.quick:
+                self.ato = DELACK_MIN
+        if self.acks_due:
+            self.acks_due -= 1
+
+    def delay_passed(self, rto: int) -> None:
+        """The delayed-ACK timeout passed without data to ride on: this is no conversation, or a slower one."""
+        self.acks_due = max(self.acks_due, 1)
+        if self.pingpong:
+            self.pingpong = False
+            self.ato = DELACK_MIN
+        else:
+            self.ato = min(self.ato << 1, rto)
 
     def enter_quickack(self) -> None:
         """Something is amiss (a hole, a duplicate): acknowledge at once for a while (Linux's quick-ACK mode)."""
-        self.quick = QUICKACKS_MAX
+        self.add_quickacks()
         self.pingpong = False
         self.ato = DELACK_MIN
 

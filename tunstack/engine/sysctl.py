@@ -33,7 +33,10 @@ class Sysctl:
     tcp_keepalive_time: int = 7200  # s
     tcp_max_syn_backlog: int = 4096
     tcp_max_tw_buckets: int = 262144
+    tcp_min_tso_segs: int = 2  # packets that leave together at least
     tcp_orphan_retries: int = 0  # 0 means 8, as in Linux
+    tcp_pacing_ca_ratio: int = 120  # percent of cwnd / srtt
+    tcp_pacing_ss_ratio: int = 200  # the same in slow start
     tcp_retries1: int = 3
     tcp_retries2: int = 15
     tcp_rfc1337: bool = False
@@ -43,5 +46,6 @@ class Sysctl:
     tcp_syn_retries: int = 6
     tcp_synack_retries: int = 5
     tcp_timestamps: bool = True
+    tcp_tso_rtt_log: int = 9  # bursts may be larger below 2^this us of round-trip time
     tcp_window_scaling: bool = True
     tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)  # octets: min, default, max

@@ -22,13 +22,12 @@ def fire(conn: Connection, now: int) -> None:
     """Handle the timers that are due."""
     if conn.rx is not None and conn.rx.delack_at <= now:
         conn.rx.delack_at = NEVER
-        conn.rx.acks_due = max(conn.rx.acks_due, 1)
-        conn.rx.pingpong = False
+        conn.rx.delay_passed(conn.rtt.rto)
         conn.stack.counters.DelayedACKs += 1
         conn.mark_dirty()
     if conn.rto_at <= now:
         conn.rto_at = NEVER
-        retransmissitimeout(conn, now)
+        retransmission_timeout(conn, now)
     if conn.persist_at <= now:
         conn.persist_at = NEVER
         persist_timeout(conn, now)
@@ -42,7 +41,7 @@ def fire(conn: Connection, now: int) -> None:
         conn.end_application(None)
 
 
-def retransmissitimeout(conn: Connection, now: int) -> None:
+def retransmission_timeout(conn: Connection, now: int) -> None:
     """RFC 6298 5.4 to 5.7; for a SYN, the retries of M-25."""
     sysctl = conn.stack.sysctl
     conn.retransmits += 1

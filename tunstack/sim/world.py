@@ -11,8 +11,10 @@ import random
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from tunstack.device.link import Impairment, Link, join
-from tunstack.device.memory import MemoryDevice, memory_pipe
+from tunstack.device.base import WaitingDevice
+from tunstack.device.impairment import Impairment
+from tunstack.device.link import Link, join
+from tunstack.device.memory import memory_pipe
 from tunstack.engine.config import StackConfig
 from tunstack.engine.stack import Stack
 from tunstack.engine.sysctl import Sysctl
@@ -32,7 +34,7 @@ class Livelock(RuntimeError):
 class Host:
     """A stack with its device in a world. `pump` is called by the world."""
 
-    def __init__(self, world: World, name: str, stack: Stack, device: MemoryDevice) -> None:
+    def __init__(self, world: World, name: str, stack: Stack, device: WaitingDevice) -> None:
         self.world = world
         self.name = name
         self.stack = stack
@@ -111,7 +113,7 @@ class World:
         """Call after `delay` µs."""
         self.call_at(self._now + delay, callback, *args)
 
-    def host(self, name: str, address: str, device: MemoryDevice, *, sysctl: Sysctl | None = None, fast_path: bool = True) -> Host:
+    def host(self, name: str, address: str, device: WaitingDevice, *, sysctl: Sysctl | None = None, fast_path: bool = True) -> Host:
         """Make a stack with one address on a device and take it in."""
         config = StackConfig(
             (pack_address(address),),

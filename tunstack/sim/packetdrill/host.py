@@ -92,8 +92,8 @@ class Host:
     # Time.
 
     def look_at_clock(self) -> int:
-        """Return the time. The driver's look takes a microsecond; another's shows that it is back from its call."""
-        if threading.get_ident() != self._driver:
+        """Return the time, a microsecond later; but at once to the thread that is just back from a call that blocked."""
+        if self._handover and threading.get_ident() != self._driver:
             self._handover = False
             self.lock.notify_all()
             return self.now
