@@ -522,6 +522,23 @@ def test_data_after_close_is_answered_with_a_reset(play: Play) -> None:
     )
 
 
+def test_data_after_close_that_costs_our_own_is_told(play: Play) -> None:
+    """M-59: the reset has the peer throw away what we sent and it did not acknowledge; on_closed(None) would say that all arrived."""
+    play(
+        OPEN
+        + """
+        +0   write 100
+        +0   > P. 1:101(100) ack 1
+        +0   close
+        +0   > F. 101:101(0) ack 1
+        +.01 < P. 1:101(100) ack 1 win 30000
+        +0   > R 1:1(0)
+        +0   closed ECONNRESET
+        +0   gone
+        """
+    )
+
+
 def test_data_after_close_in_fin_wait_2_is_answered_with_a_reset(play: Play) -> None:
     """M-59."""
     play(

@@ -341,7 +341,7 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     if conn.is_orphan and seq_gt((seq + seg.length) & MASK, rx.rcv_nxt):  # nobody will read it (RFC 9293 3.10.4 via RFC 1122 4.2.2.13)
         conn.stack.counters.TCPAbortOnData += 1
         conn.stack.reply_reset(seg)
-        transitions.finish(conn, None, now)
+        transitions.finish(conn, None if conn.tx.is_all_acked else socket_error("ECONNRESET"), now)
         return
     counters = conn.stack.counters
     if seg.length and rx.queued and rx.is_full:  # the peer may send it again later

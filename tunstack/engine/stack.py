@@ -33,6 +33,7 @@ from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow, unpack_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
 
 CHALLENGE_PERIOD = 1_000_000  # us
+REPLIES_MAX = 16_384  # segments that wait for the device and belong to no connection
 
 
 class Stack:
@@ -207,7 +208,10 @@ class Stack:
                     conn.sink.on_writable()
 
     def emit(self, seg: Segment) -> None:
-        """Queue a segment that no connection will be polled for."""
+        """Queue a segment that no connection will be polled for. What a device that takes none lets pile up is lost, as on a full link."""
+        if len(self._replies) >= REPLIES_MAX:
+            self.counters.IpOutDiscards += 1
+            return
         self._replies.append(seg)
         if self.on_dirty is not None:
             self.on_dirty()
