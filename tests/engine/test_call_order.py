@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from errno import EINVAL, ENOENT
+
+import pytest
 from engine.notation import Play
 
+from tunstack.engine.options import SocketOptions
 from tunstack.sim.script import Runner
 from tunstack.sim.script.packet import Packet
 from tunstack.sim.script.sockets import Socket
@@ -114,3 +118,16 @@ def test_close_within_on_data_resets_if_more_was_there_to_read() -> None:
     assert reset.flags == RST | ACK
     assert socket.calls == ["data", "closed"]
     assert runner.stack.counters.TCPAbortOnClose == 1
+
+
+@pytest.mark.parametrize(("options", "error"), [({"congestion": "none such"}, ENOENT), ({"syncnt": 0}, EINVAL), ({"maxseg": 1}, EINVAL)])
+def test_options_given_to_listen_and_connect_are_checked_there(options: dict[str, object], error: int) -> None:
+    """Else they raise when a peer answers, in the middle of its segment."""
+    runner = Runner("0 listen 8080").run()
+    with pytest.raises(OSError) as caught:
+        runner.stack.listen(runner.local, 81, on_acceptable=lambda listener: None, options=SocketOptions(**options))  # type: ignore[arg-type]
+    assert caught.value.errno == error
+    with pytest.raises(OSError) as caught:
+        runner.stack.connect(runner.remote, 81, Socket(), runner.now, options=SocketOptions(**options))  # type: ignore[arg-type]
+    assert caught.value.errno == error
+    assert not runner.stack.flows
