@@ -41,7 +41,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
         or not (length or newly_acked)
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
-        or (length and (rx.pieces or conn.is_orphan))
+        or (length and (rx.pieces or conn.is_orphan or (rx.queued and rx.is_full)))
         or conn.recovery.phase != OPEN
         or conn.recovery.dupacks
         or tx.lost_out
@@ -341,9 +341,13 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     if conn.is_orphan and seq_gt((seq + seg.length) & MASK, rx.rcv_nxt):  # nobody will read it (RFC 9293 3.10.4 via RFC 1122 4.2.2.13)
         conn.stack.counters.TCPAbortOnData += 1
         conn.stack.reply_reset(seg)
-        transitions.finish(conn, None, now)
+        transitions.finish(conn, None if conn.tx.is_all_acked else socket_error("ECONNRESET"), now)
         return
     counters = conn.stack.counters
+    if seg.length and rx.queued and rx.is_full:  # the peer may send it again later
+        counters.TCPRcvQDrop += 1
+        acknowledge_now(conn)
+        return
     in_order_before = not rx.pieces
     held = len(rx.pieces)
     payload = seg.payload[0] if seg.length else EMPTY

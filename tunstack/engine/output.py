@@ -54,7 +54,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
 def poll_syn(conn: Connection, now: int) -> Segment | None:
     """SYN or, having seen the peer's (simultaneous open), SYN-ACK."""
     if not conn.syn_due:
-        return None
+        return poll_ack(conn, now) if conn.state is State.SYN_RECEIVED else None
     conn.syn_due = False
     sysctl = conn.stack.sysctl
     mss = local_mss(conn.mtu, conn.options)
