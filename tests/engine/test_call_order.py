@@ -50,3 +50,34 @@ def test_on_writable_is_not_called_after_abort() -> None:
     while runner.stack.poll_transmit(runner.now) is not None:
         pass
     assert "writable" not in socket.calls
+
+
+def test_a_receive_buffer_that_changes_while_opening_does_not_change_what_the_syn_said(play: Play) -> None:
+    """RFC 7323 2.2: the shift is fixed by the SYN; M-31: so is the window's edge."""
+    runner = play(
+        """
+        0    connect 80
+        +0   > S 0:0(0) win 64240 <...>
+        +0   setsockopt rcvbuf 20000
+        +.01 < S. 0:0(0) ack 1 win 30000 <mss 1000,nop,wscale 2>
+        +0   > . 1:1(0) ack 1 win 502
+        +0   expect rcv_wscale=7
+        """,
+        tcp_rmem=(4096, 131072, 6291456),
+    )
+    conn = runner.sockets.all[-1].conn
+    assert conn is not None
+    assert conn.rx.rcv_wnd == 502 << 7
+
+
+def test_a_scale_is_kept_that_a_later_buffer_would_not_need(play: Play) -> None:
+    play(
+        """
+        0    connect 80 rcvbuf=20000
+        +0   > S 0:0(0) win 18980 <mss 1460,sackOK,TS val 0 ecr 0,nop,wscale 0>
+        +0   setsockopt rcvbuf 5000000
+        +.01 < S. 0:0(0) ack 1 win 30000 <mss 1000,nop,wscale 2>
+        +0   > . 1:1(0) ack 1 win 65535
+        +0   expect rcv_wscale=0
+        """
+    )

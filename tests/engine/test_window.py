@@ -294,3 +294,64 @@ def test_the_receive_buffer_grows_with_a_fast_peer(play: Play) -> None:
     assert socket is not None
     assert socket.conn is not None
     assert socket.conn.info().rcv_space >= 2 * 65536
+
+
+SHUT = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+.01 < . 1:1(0) ack 1001 win 0\n+0 write 1000\n"
+
+
+def test_an_orphan_is_given_up_though_its_probes_are_answered(play: Play) -> None:
+    """M-32: nobody would end it; a peer may not hold our memory by a window that stays shut (as Linux: once probes are RTO_MAX apart)."""
+    script = SHUT + "+0 close\n"
+    interval = 0.21
+    for _ in range(10):
+        script += f"+{interval:.6f} > . 1000:1000(0) ack 1\n+0 < . 1:1(0) ack 1001 win 0\n"
+        interval *= 2
+    play(script + f"+{120:.6f} closed ETIMEDOUT\n+0 gone")
+
+
+def test_windows_too_small_for_a_segment_do_not_start_the_backoff_anew(play: Play) -> None:
+    """M-32: else one that opens by an octet and shuts again holds an orphan for ever."""
+    script = SHUT + "+0 close\n"
+    interval = 0.21
+    for _ in range(10):
+        script += f"+{interval:.6f} > . 1000:1000(0) ack 1\n+0 < . 1:1(0) ack 1001 win 1\n+0 < . 1:1(0) ack 1001 win 0\n"
+        interval *= 2
+    play(script + f"+{120:.6f} closed ETIMEDOUT\n+0 gone")
+
+
+def test_a_window_shut_on_data_in_flight_is_survived_while_the_peer_answers(play: Play) -> None:
+    """M-31, RFC 9293 3.8.6.1: retransmissions into a window that was taken back are probes, and do not count as lost."""
+    script = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+0 < . 1:1(0) ack 1 win 0\n"
+    interval = 0.21
+    for _ in range(20):
+        script += f"+{interval:.6f} > P. 1:1001(1000) ack 1\n+0 < . 1:1(0) ack 1 win 0\n"
+        interval = min(interval * 2, 120)
+    play(script + "+0 open\n+0 < . 1:1(0) ack 1001 win 1000\n+0 expect unacked=0 unsent=0")
+
+
+def test_a_window_shut_on_data_in_flight_by_a_peer_that_is_gone_ends_in_a_timeout(play: Play) -> None:
+    script = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+0 < . 1:1(0) ack 1 win 0\n"
+    interval = 0.21
+    for _ in range(10):
+        script += f"+{interval:.6f} > P. 1:1001(1000) ack 1\n"
+        interval = min(interval * 2, 120)
+    play(script + "+120 closed ETIMEDOUT\n+0 gone")
+
+
+def test_holding_back_by_cork_does_not_slow_the_probes_of_a_closed_window(play: Play) -> None:
+    """M-32, M-33: both go by the persist timer; each wait begins at the RTO."""
+    script = OPEN + "+0 setsockopt cork True\n"
+    for at in range(1, 501, 100):
+        script += f"+0 write 100\n+.21 > P. {at}:{at + 100}(100) ack 1\n+.01 < . 1:1(0) ack {at + 100} win 30000\n"
+    play(
+        script
+        + """
+        +0   setsockopt cork False
+        +0   write 100
+        +0   > P. 501:601(100) ack 1
+        +.01 < . 1:1(0) ack 601 win 0
+        +0   write 10
+        +.21 > . 600:600(0) ack 1
+        +.42 > . 600:600(0) ack 1
+        """
+    )

@@ -12,7 +12,7 @@ from tunstack.congestion import lookup
 from tunstack.engine import input, output, timeouts, transitions
 from tunstack.engine.delivery import deliver, window_opened
 from tunstack.engine.errors import errno_error, socket_error
-from tunstack.engine.handshake import Agreed, buffer_limits, local_mss
+from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
 from tunstack.engine.info import ConnectionInfo
 from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.receiver import Receiver
@@ -80,6 +80,8 @@ class Connection:
         "state",
         "syn_due",
         "syn_sent_at",
+        "syn_window",
+        "syn_wscale",
         "ts_offset",
         "ts_ok",
         "tx",
@@ -132,6 +134,8 @@ class Connection:
         self.last_oow_ack_at = 0  # last ACK for an out-of-window segment (tcp_invalid_ratelimit)
         self.syn_due = False  # the SYN, or SYN-ACK, is to be sent
         self.syn_sent_at = 0  # when it was; 0 once it was sent twice (Karn)
+        self.syn_window = 0  # the window in our SYN; SO_RCVBUF may change before the answer comes
+        self.syn_wscale: int | None = None  # the window scale in it, None where there is none
         self.is_dirty = False  # in the stack's queue of those with output
 
     # Queries.
@@ -184,6 +188,9 @@ class Connection:
 
     def open_active(self, now: int) -> None:
         """Send a SYN (RFC 9293 3.10.1)."""
+        size, largest = buffer_limits(self.options, self.stack.sysctl)
+        self.syn_window = first_window(size, local_mss(self.mtu, self.options))
+        self.syn_wscale = window_scale(largest) if self.stack.sysctl.tcp_window_scaling else None
         self.state = State.SYN_SENT
         self.tx.syn_sent()
         self.syn_due = True
@@ -208,9 +215,10 @@ class Connection:
         self.tx.set_mss(agreed.option_octets, self.options.maxseg)
 
     def start_congestion_control(self) -> None:
-        """Choose the algorithm; the MSS is known now."""
+        """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
         name = self.options.congestion or self.stack.sysctl.tcp_congestion_control
-        self.tx.cc = lookup(name)(self.tx.mss, self.stack.sysctl.tcp_initial_cwnd * self.tx.mss)
+        segments = 1 if self.retransmits > 1 else self.stack.sysctl.tcp_initial_cwnd
+        self.tx.cc = lookup(name)(self.tx.mss, segments * self.tx.mss)
         self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     # What the network and the clock bring.

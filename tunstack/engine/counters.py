@@ -78,6 +78,7 @@ class Counters:
     TCPACKSkippedSynRecv: int = 0
     TCPACKSkippedSeq: int = 0
     TCPACKSkippedChallenge: int = 0
+    TCPACKSkippedTimeWait: int = 0
     TCPKeepAlive: int = 0
     TCPTimeWaitOverflow: int = 0
     TCPWinProbe: int = 0

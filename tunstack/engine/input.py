@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import transitions
 from tunstack.engine.errors import socket_error
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss
+from tunstack.engine.handshake import Agreed
 from tunstack.engine.recovery import OPEN
 from tunstack.engine.state import RECEIVING, SECOND, State
 from tunstack.engine.timers import NEVER
@@ -104,10 +104,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         return
     if not seg.flags & SYN or seg.flags & FIN:
         return
-    sysctl = conn.stack.sysctl
-    size, largest = buffer_limits(conn.options, sysctl)
-    agreed = Agreed(seg, sysctl, largest)
-    conn.learn_peer(agreed, seg.seq, first_window(size, local_mss(conn.mtu, conn.options)), now)
+    conn.learn_peer(Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0), seg.seq, conn.syn_window, now)
     conn.last_received_at = now
     if seg.flags & ACK:
         sample_syn(conn, seg, now)
@@ -165,8 +162,8 @@ def check_sequence(conn: Connection, seg: Segment, now: int) -> bool:
 
 
 def answer_out_of_window(conn: Connection, seg: Segment, now: int) -> None:
-    """An ACK for what is outside of the window; for segments without data at most one each tcp_invalid_ratelimit (ACK loops)."""
-    if not seg.length or seg.flags & SYN:
+    """An ACK for what is outside of the window; where there is neither data nor FIN at most one each tcp_invalid_ratelimit (ACK loops)."""
+    if not (seg.length or seg.flags & FIN) or seg.flags & SYN:
         limit = conn.stack.sysctl.tcp_invalid_ratelimit * 1000
         if conn.last_oow_ack_at and now - conn.last_oow_ack_at < limit:
             conn.stack.counters.TCPACKSkippedSeq += 1
@@ -290,12 +287,13 @@ def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
 
 
 def window_changed(conn: Connection) -> None:
-    """The peer's window is another: what waited may go, and the persist timer starts anew if it is still too small."""
-    if conn.tx.unsent:
-        conn.persist_at = NEVER
-        conn.persist_backoff = 0
-        conn.tx.more = False
-        conn.tx.probe_due = False
+    """The peer's window is another: what waited may go. The persist timer goes on as it was while a segment does not fit."""
+    tx = conn.tx
+    if tx.unsent:
+        if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
+            conn.persist_at = NEVER
+            tx.probe_due = False
+        tx.more = False
         conn.mark_dirty()
 
 

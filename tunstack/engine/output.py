@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine.handshake import buffer_limits, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.state import State
@@ -45,6 +45,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.probe_due:
             return poll_probe(conn, now)
         if conn.persist_at == NEVER:
+            conn.persist_backoff = 0
             conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
             conn.arm(conn.persist_at)
     return poll_ack(conn, now)
@@ -57,12 +58,11 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     conn.syn_due = False
     sysctl = conn.stack.sysctl
     mss = local_mss(conn.mtu, conn.options)
-    size, largest = buffer_limits(conn.options, sysctl)
     if conn.retransmits:
         conn.stack.counters.TcpRetransSegs += 1
     else:
         conn.syn_sent_at = now
-    conn.rto_at = now + (RTO_INITIAL << conn.retransmits)
+    conn.rto_at = now + min(RTO_INITIAL << conn.retransmits, RTO_MAX)
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed
@@ -72,9 +72,9 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
             conn.tx.iss,
             0,
             SYN,
-            first_window(size, mss),
+            conn.syn_window,
             mss,
-            window_scale(largest) if sysctl.tcp_window_scaling else None,
+            conn.syn_wscale,
             sysctl.tcp_sack,
             ts_val if sysctl.tcp_timestamps else None,
             0,
@@ -86,7 +86,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         conn.tx.iss,
         rx.rcv_nxt,
         SYN | ACK,
-        first_window(size, mss),
+        conn.syn_window,
         mss,
         agreed.rcv_wscale if agreed.is_scaled else None,
         agreed.sack_ok,

@@ -299,6 +299,8 @@ class Receiver:
             self.acks_due = 1
         elif self.delack_at == NEVER:
             self.delack_at = now + min(self.ato, DELACK_MAX)
+        elif self.delack_at <= now + (self.ato >> 2):  # about to leave anyway
+            self.acks_due = 1
 
     def _follow_pace(self, gap: int, rto: int) -> None:  # hot
         """The delayed-ACK timeout follows the time between segments (Linux's tcp_event_data_recv)."""

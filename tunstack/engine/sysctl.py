@@ -39,7 +39,7 @@ class Sysctl:
     tcp_pacing_ss_ratio: int = 200  # the same in slow start
     tcp_retries1: int = 3
     tcp_retries2: int = 15
-    tcp_rfc1337: bool = False
+    tcp_rfc1337: bool = True  # Deviates: False in Linux, where an exact RST ends TIME-WAIT; M-54 forbids that
     tcp_rmem: tuple[int, int, int] = (4096, 131072, 6291456)  # octets: min, default, max
     tcp_sack: bool = True
     tcp_slow_start_after_idle: bool = True

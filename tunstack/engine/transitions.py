@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import output
 from tunstack.engine.errors import socket_error
+from tunstack.engine.rtt import RTO_FALLBACK
 from tunstack.engine.state import SECOND, SYNCHRONIZED, State
 from tunstack.engine.timers import NEVER
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = State.ESTABLISHED
+    conn.start_congestion_control()
+    if not conn.rtt.srtt:
+        conn.rtt.rto = RTO_FALLBACK
     conn.retransmits = 0
     conn.rto_at = NEVER
     conn.syn_due = False
     conn.last_received_at = now
     conn.start_keepalive(now)
-    conn.start_congestion_control()
     conn.is_connected = True
     if conn.tx.fin_queued:  # closed while opening (RFC 9293 3.10.4)
         conn.state = State.FIN_WAIT_1
