@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING
 from tunstack.cli.parser import Parser, add_settings, overrides
 from tunstack.daemon import settings
 from tunstack.daemon.config import Values
-from tunstack.daemon.kinds import InterfaceName, NetworkAddress, check_host
+from tunstack.daemon.kinds import InterfaceName, NetworkAddress, Switch, check_host
 from tunstack.daemon.settings import Setting
 
 if TYPE_CHECKING:
     from tunstack.daemon.link import LinkConfig
 
 DESCRIPTION = """\
-Join two network namespaces by a link: a TUN interface in each, and between them the delay, loss, rate and so on of --link.
-So two Linux kernels meet on the very link that `tunstack serve --link` puts before tunstack. Needs root, and gives it up once the
-interfaces are open; they go when it ends. SIGTERM or SIGINT ends it, with the counts of what happened to the frames."""
+Join two network namespaces by a link: a TUN interface in each, and between them the delay, loss, rate and so on of
+--link. So two Linux kernels meet on the very link that `tunstack serve --link` puts before tunstack. Needs root, and
+gives it up once the interfaces are open; they go when it ends. SIGTERM or SIGINT ends it, with the counts of what
+happened to the frames."""
 
 EPILOG = """\
-SPEC is a list of items, joined by commas, for both directions; after a semicolon, up: or down: begins items for one direction
-alone, which go before the common ones. Up is from A to B (of `tunstack serve`: from tunstack to the network).
+SPEC is a list of items, joined by commas, for both directions; after a semicolon, up: or down: begins items for one
+direction alone, which go before the common ones. Up is from A to B (of `tunstack serve`: from tunstack to the network).
   delay=TIME             one way: 250us, 20ms, 1.5s
   jitter=TIME            the delay varies evenly by so much up and down; order is kept
   loss=P                 each frame by itself: 1%, 0.05%
@@ -51,7 +52,8 @@ A_ADDRESS = Setting(("a-address",), NetworkAddress(), NetworkAddress().from_text
 B_ADDRESS = Setting(("b-address",), NetworkAddress(), NetworkAddress().from_text("10.79.0.2/24"), "B's address, in the same network")
 LINK = Setting(settings.LINK.key, settings.LINK.kind, None, "what the link does, such as delay=20ms,loss=1%")
 INTERFACE_SETTINGS = (A_ADDRESS, B_ADDRESS, settings.MTU, settings.OFFLOAD, LINK)
-PROCESS_SETTINGS = (settings.USER, settings.LOOP)
+REALTIME = Setting(("realtime",), Switch(), True, "run before ordinary processes (SCHED_RR), which exact delays on a busy machine take")
+PROCESS_SETTINGS = (REALTIME, settings.USER, settings.LOOP)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -103,6 +105,7 @@ def parse(arguments: Sequence[str]) -> LinkConfig:
         mtu=values.get(settings.MTU),
         offload=values.get(settings.OFFLOAD),
         spec=values.find(LINK) or LINK.kind.from_text(""),
+        realtime=values.get(REALTIME),
         user=values.get(settings.USER),
         loop=values.get(settings.LOOP),
     )

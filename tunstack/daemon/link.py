@@ -16,6 +16,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL
 from ipaddress import IPv4Interface
@@ -28,11 +29,12 @@ from tunstack.device.link import Clock, Direction, Way
 from tunstack.device.linkspec import LinkSpec, parse
 from tunstack.device.netns import entered, same_namespace
 from tunstack.device.realclock import RealClock
-from tunstack.device.tun import LOST, VNET_HEADER_LENGTH, TunDevice
+from tunstack.device.tun import LOST, TXQUEUELEN, VNET_HEADER_LENGTH, TunDevice
 from tunstack.engine import pack_address
 
 FRAME_MAX = VNET_HEADER_LENGTH + 65535
 FRAMES_A_TURN = 64  # then the clock and the other direction have their turn
+QUEUE_TURNS = -(-TXQUEUELEN // FRAMES_A_TURN)  # that take all that the kernel's queue can hold
 NO_OFFLOAD = bytes(VNET_HEADER_LENGTH)
 NOT_SENT = LOST | {EINVAL, EAGAIN}  # EINVAL: corruption hit the IP version; EAGAIN: the interface takes no more
 
@@ -58,6 +60,7 @@ class LinkConfig:
     mtu: int
     offload: bool
     spec: LinkSpec
+    realtime: bool
     user: str
     loop: str
 
@@ -100,9 +103,8 @@ class Lane:
         # Whole frames keep their virtio header; packets are without. Both ways draw on one direction, which keeps their order.
         self._whole_way = Way(direction, self._deliver_whole, clock)
         self._packet_way = Way(direction, self._deliver_packet, clock)
-        self._is_whole = self._may_be_whole(direction.impairment)
-        if source.vnet:
-            source.set_offload(self._is_whole)
+        self._is_whole = False
+        self.change()
 
     @property
     def is_whole(self) -> bool:
@@ -116,17 +118,17 @@ class Lane:
 
     def change(self) -> None:
         """Follow a change of the direction's impairment: ask for packets or super-segments."""
-        whole = self._may_be_whole(self.direction.impairment)
-        if whole != self._is_whole:
-            self._is_whole = whole
-            self._source.set_offload(whole)
+        self._is_whole = self._may_be_whole(self.direction.impairment)
+        if self._source.vnet:
+            self._source.set_offload(self._is_whole)
 
     def settle(self) -> None:
         """Send what the kernel has queued by now into the link as it is; before a change, so that it falls under the old rules."""
         if self._is_whole:
             self._source.set_offload(False)
-        while self.on_readable():
-            pass
+        for _ in range(QUEUE_TURNS):  # and no more: a sender that goes on must not keep us here
+            if not self.on_readable():
+                break
 
     def on_readable(self) -> bool:  # hot
         """Take some frames; tell whether there may be more. OSError if the interface is gone."""
@@ -221,7 +223,7 @@ class Joint:
         a, b = self._config.a, self._config.b
         spec = self._config.spec
         how = spec.text or "no impairment"
-        seed = "" if spec.seed is not None else f" (seed {self._seed})"
+        seed = "" if spec.seed is not None or not spec.text else f" (seed {self._seed})"
         offload = "on" if all(end.device.offload for end in self._ends) else "off"
         mtu = " and ".join(sorted({str(end.device.mtu) for end in self._ends}))
         return f"tunstack: linking {a} {a.address} with {b} {b.address} (mtu {mtu}, offload {offload}): {how}{seed}"
@@ -310,6 +312,9 @@ def run(config: LinkConfig) -> None:
     except DeviceError as error:
         raise UserError(str(error)) from error
     try:
+        if config.realtime:
+            with suppress(PermissionError):  # a container may forbid it: the delay is as exact as other processes let it be
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         give_up_root(config.user)
         with asyncio.Runner(loop_factory=factory) as runner:
             gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 from collections.abc import Mapping
 
@@ -19,6 +20,8 @@ class ServeLink:
     def __init__(self, tun: TunDevice, spec: LinkSpec) -> None:
         self.spec = spec
         self.seed = secrets.randbits(32) if spec.seed is None else spec.seed  # told, so that a run can be repeated
+        gc.collect()
+        gc.freeze()  # what is there stays: collections to come are short, and the delay exact
         self.device = LinkDevice(tun, *spec.directions(self.seed), RealClock())
 
     def __str__(self) -> str:

@@ -164,6 +164,8 @@ def mark_ce(frame: bytes) -> bytes:
 class Clock(Protocol):
     """What a link needs of a clock: a World (sim/world.py), an event loop's (sim/loop.py, LoopClock), or real time (realclock.py)."""
 
+    slack: int  # µs that a call may come early
+
     def now(self) -> int: ...
 
     def call_at(self, at: int, callback: Callable[..., object], *args: object) -> None: ...
@@ -220,8 +222,8 @@ class Way:
     def _arrive(self) -> None:  # hot
         """Deliver what is due, and come again for the next."""
         pipe = self._pipe
-        now = self._clock.now()
-        while pipe and pipe[0][0] <= now:
+        until = self._clock.now() + self._clock.slack
+        while pipe and pipe[0][0] <= until:
             frame = pipe.popleft()[1]
             self.octets -= len(frame)
             self._deliver(frame)
@@ -236,7 +238,7 @@ class Way:
 
     def _release(self) -> None:
         self._release_comes = False
-        now = self._clock.now()
+        now = self._clock.now() + self._clock.slack
         self._send(self.direction.release(now), now)
         self._call_release()
 

@@ -87,7 +87,7 @@ class LinkDevice:
             if self._inner_fd >= 0:
                 self._pull()
         inbox = self._inbox
-        batch = self._reader.parse([inbox.popleft() for _ in range(min(len(inbox), _BATCH))])
+        batch = self._reader.parse([inbox.popleft() for _ in range(min(len(inbox), _BATCH))]) if inbox else Batch()
         errors = self._errors
         if errors.checksum_errors or errors.header_errors or errors.ignored:
             batch.checksum_errors += errors.checksum_errors

@@ -3,6 +3,9 @@
 timerfd_create(2). An event loop's own timers are too coarse for a link (uvloop's step by milliseconds), and so are timeouts of
 epoll_wait; a timerfd wakes any loop that watches its descriptor when the kernel's high-resolution timer fires, without the slack of
 50 µs that the kernel gives to sleeps. Times int microseconds of CLOCK_MONOTONIC.
+
+To set a timer costs the more the nearer it is (in a virtual machine 25 µs for one that is 50 µs away, 1.5 µs beyond the next tick,
+measured). So what is due within SLACK is called together; that is as early as waking up makes others late.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from heapq import heappop, heappush
 
 _CLOCK_MONOTONIC = 1
 _TFD_TIMER_ABSTIME = 1
+SLACK = 50  # µs
 _NEVER = 1 << 62
 
 
@@ -29,6 +33,8 @@ class _Itimerspec(ctypes.Structure):
 
 class RealClock:
     """Watch `fileno()` for reading and call `run_due` when it is readable. Not thread-safe."""
+
+    slack = SLACK
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)  # os.timerfd_create came with Python 3.13
@@ -64,12 +70,13 @@ class RealClock:
         if not calls:
             return
         now = time.monotonic_ns() // 1000
-        if calls[0][0] > now:
+        until = now + SLACK
+        if calls[0][0] > until:
             return
         # What the calls ask for is later than this, so that the timer is set once, below.
-        self._armed_at = now
+        self._armed_at = until
         try:
-            while calls and calls[0][0] <= now:
+            while calls and calls[0][0] <= until:
                 _, _, callback, args = heappop(calls)
                 callback(*args)
         finally:

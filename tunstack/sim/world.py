@@ -86,6 +86,8 @@ class Host:
 class World:
     """A clock, the events to come, a seeded source of randomness, and the hosts."""
 
+    slack = 0  # as a link's clock: calls come at their time
+
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.random = random.Random(seed)
