@@ -23,7 +23,7 @@ from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import choose_port, overlaps
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import State
+from tunstack.engine.state import CLOSED
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
@@ -348,5 +348,5 @@ class Stack:
         for listener in list(self.listeners):
             listener.close(now)
         for conn in list(self.connections):
-            if conn.state is not State.CLOSED:
+            if conn.state is not CLOSED:
                 abort(conn, now)
