@@ -1,7 +1,7 @@
 # tunstack: building, running, testing. Everything is set up as it is needed; see scripts/setup.sh.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench clean
+.PHONY: help build run test check bench packetdrill-plugin clean
 
 BIN := .venv/bin
 # Only an interface takes root: where we are not root, what makes one goes through sudo.
@@ -11,7 +11,7 @@ ARGS ?=
 ROOT_TESTS := tests/interop
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  ARGS='...' is handed on by run, test and bench: make run ARGS='--http-root /srv'"
 
 build: ## make .venv/ with tunstack in it (.venv/bin/tunstack)
@@ -36,6 +36,10 @@ check: ## run the linters, the type checker, the import rules and the C compiler
 bench: ## compare with the kernel's TCP
 	@scripts/setup.sh test
 	$(SUDO) $(BIN)/python scripts/bench/run.py $(ARGS)
+
+packetdrill-plugin: ## make build/tunstack_packetdrill.so, with which packetdrill drives the engine
+	@scripts/setup.sh build
+	$(BIN)/python native/packetdrill/build.py $(ARGS)
 
 clean: ## remove what was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -37,6 +37,7 @@ RUNTIME_FOLDER = str(Path(cffi.__file__).resolve().parent.parent)
 CDEF = """
 #define OWNED_MAX ...
 static unsigned char ts_owned[...];
+static int ts_returning;
 typedef unsigned int socklen_t;
 typedef unsigned long nfds_t;
 struct sockaddr { ...; };

@@ -77,7 +77,10 @@ def ts_init(flags: Any) -> int:
 
 @export
 def ts_now() -> int:
-    return calls.gettimeofday()
+    now = calls.gettimeofday()
+    if calls.host.returning:
+        lib.ts_returning, calls.host.returning = calls.host.returning, 0
+    return now
 
 
 @export

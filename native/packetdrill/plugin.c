@@ -17,6 +17,25 @@
 #define OWNED_MAX 4096
 
 static unsigned char ts_owned[OWNED_MAX]; /* which descriptors are ours; written by Python */
+static int ts_returning;                  /* thread that is on its way back from a call that blocked, 0: none; written by Python */
+
+/* Wait until a thread sleeps, a fifth of a second of real time at most. */
+static void await_sleep(int thread)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread);
+    for (int tries = 0; tries < 2000; tries++) {
+        char text[256] = "";
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t length = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+        if (fd >= 0)
+            close(fd);
+        const char *state = length > 0 ? strrchr(text, ')') : NULL;
+        if (state == NULL || state[2] == 'S')
+            return;
+        usleep(100);
+    }
+}
 
 static size_t pieces_size(const struct iovec *pieces, size_t count)
 {
@@ -238,6 +257,12 @@ static int call_netdev_receive(void *userdata, void *buffer, size_t *size, long 
 static int call_usleep(void *userdata, useconds_t microseconds)
 {
     (void)userdata;
+    /* packetdrill lets its other thread run while it sleeps. What that has to do after its call takes real time, and here a sleep takes
+     * none: so it gets the time now, or an event after the sleep would find the call's result not yet taken over. */
+    if (ts_returning != 0) {
+        await_sleep(ts_returning);
+        ts_returning = 0;
+    }
     return ts_usleep(microseconds);
 }
 

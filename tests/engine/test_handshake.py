@@ -145,7 +145,7 @@ def test_the_third_segment_may_carry_data_and_fin(play: Play) -> None:
         +0   < S 0:0(0) win 1000 <mss 1000>
         +0   > S. 0:0(0) ack 1
         +0   < FP. 1:101(100) ack 1 win 1000
-        +0   > . 1:1(0) ack 102
+        +.04 > . 1:1(0) ack 102
         +0   accept
         +0   state CLOSE_WAIT
         +0   read 100
@@ -206,6 +206,21 @@ def test_simultaneous_open_with_a_bare_ack(play: Play) -> None:
         +0   established
         +0   state ESTABLISHED
         +0   expect snd_wnd=4000
+    """)
+
+
+def test_simultaneous_open_acknowledges_what_is_outside_the_window(play: Play) -> None:
+    """M-21, RFC 9293 3.10.7.4 first step, at once and not when the connection is made."""
+    play("""
+        0    connect 80
+        +0   > S 0:0(0) <...>
+        +.01 < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        +.01 < . 99999:99999(0) ack 1 win 1000
+        +0   > . 1:1(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 1000
+        +0   state ESTABLISHED
+        +1   idle
     """)
 
 
@@ -426,6 +441,7 @@ HALF_OPEN = """
         ("- 1:1(0)", None, "SYN_RECEIVED"),
         ("F 1:1(0)", None, "SYN_RECEIVED"),
         (". 90000:90000(0) ack 1", "> . 1:1(0) ack 1", "SYN_RECEIVED"),
+        (". 0:0(0) ack 1", "> . 1:1(0) ack 1", "SYN_RECEIVED"),
     ],
 )
 def test_syn_received_answers_by_its_rules(play: Play, segment: str, answer: str | None, state: str) -> None:

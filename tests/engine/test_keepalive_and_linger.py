@@ -180,7 +180,7 @@ def test_linger_zero_resets_and_drops_what_was_not_sent(play: Play) -> None:
         +0   write 20000
         +0   > . 1:1001(1000) ack 1
         """
-        + "".join(f"+0 > . {i}001:{i + 1}001(1000) ack 1\n" for i in range(1, 10))
+        + "".join(f"+0 > {'P.' if i % 2 else '.'} {i}001:{i + 1}001(1000) ack 1\n" for i in range(1, 10))
         + """
         +0   close
         +0   > R. 10001:10001(0) ack 1

@@ -231,7 +231,7 @@ def test_sack_blocks_ride_on_data_only_where_the_mtu_has_room_for_them(play: Pla
         +0   > P. 2978:3958(980) ack 1 <nop,nop,sack 301:401 101:201>
         +0   write 3500
         +0   > . 3958:4958(1000) ack 1 <>
-        +0   > . 4958:5958(1000) ack 1 <>
+        +0   > P. 4958:5958(1000) ack 1 <>
         +0   > . 5958:6958(1000) ack 1 <>
         +0   > P. 6958:7458(500) ack 1 <...>
         """
@@ -253,3 +253,31 @@ def test_with_timestamps_there_is_room_for_three_sack_blocks(play: Play) -> None
         blocks.insert(0, f"{i}001:{i}501")
         script += f"+0 > . 1:1(0) ack 1 <nop,nop,TS val 100 ecr 2,nop,nop,sack {' '.join(blocks[:3])}>\n"
     play(script)
+
+
+def test_a_fin_beyond_a_hole_is_in_the_sack_block(play: Play) -> None:
+    """RFC 2018 3: blocks are of sequence space, in which a FIN has its number (RFC 9293 3.4)."""
+    play(
+        SACK
+        + """
+        +0   < F. 101:101(0) ack 1 win 30000
+        +0   > . 1:1(0) ack 1 <nop,nop,sack 101:102>
+        +0   < . 51:101(50) ack 1 win 30000
+        +0   > . 1:1(0) ack 1 <nop,nop,sack 51:102>
+        +0   < F. 51:101(50) ack 1 win 30000
+        +0   > . 1:1(0) ack 1 <nop,nop,sack 51:102>
+        +0   < . 1:51(50) ack 1 win 30000
+        +0   > . 1:1(0) ack 102 <>
+        """
+    )
+
+
+def test_a_fin_that_is_repeated_beyond_a_hole_is_held_once(play: Play) -> None:
+    runner = play(
+        OPEN
+        + "+0 < . 101:201(100) ack 1 win 30000\n+0 > . 1:1(0) ack 1\n"
+        + 5 * "+0 < F. 101:201(100) ack 1 win 30000\n+0 > . 1:1(0) ack 1\n"
+    )
+    conn = runner.sockets.all[-1].conn
+    assert conn is not None
+    assert [(piece.fin, len(piece.data)) for piece in conn.rx.pieces] == [(False, 100), (True, 0)]

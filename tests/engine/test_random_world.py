@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from engine.random_world import App, Watch
 
-from tunstack.device.link import Impairment
+from tunstack.device.impairment import Impairment
 from tunstack.engine.listener import Listener
 from tunstack.engine.timers import NEVER
 from tunstack.sim.script import Runner

@@ -12,9 +12,16 @@ OPEN = """
     +.01 < . 1:1(0) ack 1 win 60000
     +0   accept
 """
-FLIGHT = "".join(f"+0 > . {i}001:{i + 1}001(1000) ack 1\n".replace(" 0001:", " 1:") for i in range(9))
-TEN = OPEN + "+0 write 10000\n" + FLIGHT + "+0 > P. 9001:10001(1000) ack 1\n"
-TEN_OF_MORE = OPEN + "+0 write 14000\n" + FLIGHT + "+0 > . 9001:10001(1000) ack 1\n"
+
+
+def in_bursts(first: int, count: int) -> str:
+    """Return the lines of `count` segments that leave two by two, each two with a PSH at its end."""
+    lines = (f"+0 > {('.', 'P.')[i % 2]} {first + i}001:{first + i + 1}001(1000) ack 1\n" for i in range(count))
+    return "".join(lines).replace(" 0001:", " 1:")
+
+
+TEN = OPEN + "+0 write 10000\n" + in_bursts(0, 10)
+TEN_OF_MORE = OPEN + "+0 write 14000\n" + in_bursts(0, 10)
 
 
 def test_three_duplicate_acks_have_the_first_segment_sent_again(play: Play) -> None:
@@ -73,9 +80,9 @@ def test_limited_transmit_stays_within_the_peers_window(play: Play) -> None:
     play(
         OPEN.replace("60000", "10000")
         + "+0 write 12000\n"
-        + FLIGHT
+        + in_bursts(0, 9)
         + """
-        +0   > . 9001:10001(1000) ack 1
+        +0   > P. 9001:10001(1000) ack 1
         +.01 < . 1:1(0) ack 1 win 10000
         +0   < . 1:1(0) ack 1 win 10000
         +0   < . 1:1(0) ack 1 win 10000
@@ -155,13 +162,36 @@ def test_after_a_timeout_the_duplicates_of_old_data_start_no_recovery(play: Play
         +.21 > . 1:1001(1000) ack 1
         +.01 < . 1:1(0) ack 2001 win 60000
         +0   > . 2001:3001(1000) ack 1
-        +0   > . 3001:4001(1000) ack 1
+        +0   > P. 3001:4001(1000) ack 1
         +0   > . 4001:5001(1000) ack 1
         +.01 < . 1:1(0) ack 2001 win 60000
         +0   < . 1:1(0) ack 2001 win 60000
         +0   < . 1:1(0) ack 2001 win 60000
         +0   < . 1:1(0) ack 2001 win 60000
         +0   counter TCPFastRetrans=0
+        """
+    )
+
+
+def test_duplicates_at_the_recovery_point_start_no_recovery(play: Play) -> None:
+    """M-35, RFC 6582 4.1: what was sent again by the timer may come back as duplicate ACKs of the very end; only beyond it they count."""
+    play(
+        OPEN
+        + """
+        +0   write 3000
+        +0   > . 1:1001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
+        +0   > P. 2001:3001(1000) ack 1
+        +.21 > . 1:1001(1000) ack 1
+        +.01 < . 1:1(0) ack 3001 win 60000
+        +0   write 2000
+        +0   > . 3001:4001(1000) ack 1
+        +0   > P. 4001:5001(1000) ack 1
+        +.01 < . 1:1(0) ack 3001 win 60000
+        +0   < . 1:1(0) ack 3001 win 60000
+        +0   < . 1:1(0) ack 3001 win 60000
+        +0   counter TCPFastRetrans=0
+        +.01 < . 1:1(0) ack 5001 win 60000
         """
     )
 
@@ -193,15 +223,15 @@ def test_slow_start_doubles_the_window_each_round_trip(play: Play) -> None:
         + """
         +0   write 60000
         """
-        + FLIGHT
+        + in_bursts(0, 9)
         + """
-        +0   > . 9001:10001(1000) ack 1
+        +0   > P. 9001:10001(1000) ack 1
         +0   expect cwnd=10000
         +.01 < . 1:1(0) ack 2001 win 60000
         +0   > . 10001:11001(1000) ack 1
-        +0   > . 11001:12001(1000) ack 1
+        +0   > P. 11001:12001(1000) ack 1
         +0   > . 12001:13001(1000) ack 1
-        +0   > . 13001:14001(1000) ack 1
+        +0   > P. 13001:14001(1000) ack 1
         +0   expect cwnd=12000
         """
     )
@@ -224,9 +254,9 @@ def test_congestion_avoidance_adds_a_segment_each_round_trip(play: Play) -> None
     seq = 10
     cwnd = 3
     for after in (5, 6, 7, 8):
-        script += "".join(f"+0 > . {seq + i}001:{seq + i + 1}001(1000) ack 1\n" for i in range(cwnd))
+        script += in_bursts(seq, cwnd)
         script += f"+0 expect cwnd={cwnd}000\n+.01 < . 1:1(0) ack {seq + cwnd}001 win 60000\n"
         seq += cwnd
         cwnd = after
-    script += "".join(f"+0 > . {seq + i}001:{seq + i + 1}001(1000) ack 1\n" for i in range(cwnd))
+    script += in_bursts(seq, cwnd)
     play(script)

@@ -166,9 +166,9 @@ def test_after_a_timeout_everything_in_flight_goes_again_from_one_segment_on(pla
         + """
         +0   write 5000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
-        +0   > . 3001:4001(1000) ack 1
+        +0   > P. 3001:4001(1000) ack 1
         +0   > P. 4001:5001(1000) ack 1
         +.21 > . 1:1001(1000) ack 1
         +0   expect cwnd=1000 ssthresh=5000
@@ -191,7 +191,7 @@ def test_an_ack_of_the_first_copies_spares_the_rest(play: Play) -> None:
         + """
         +0   write 3000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > P. 2001:3001(1000) ack 1
         +.21 > . 1:1001(1000) ack 1
         +.01 < . 1:1(0) ack 3001 win 30000
@@ -236,3 +236,45 @@ def test_a_user_timeout_ends_it_sooner(play: Play, timeout: int, until: str) -> 
     if timeout == 1000:
         script += "+.42 > P. 1:101(100) ack 1\n"
     play(script + f"{until} closed ETIMEDOUT\n+0 gone")
+
+
+def test_a_handshake_without_a_sample_begins_data_with_three_seconds(play: Play) -> None:
+    """M-34, RFC 6298 5.7: the SYN was sent twice, and there are no timestamps to tell which was answered."""
+    play(
+        """
+        0    connect 80
+        +0   > S 0:0(0)
+        +1   > S 0:0(0)
+        +.01 < S. 0:0(0) ack 1 win 30000 <mss 1000>
+        +0   > . 1:1(0) ack 1
+        +0   expect rto=3000000 cwnd=10000
+        +0   write 100
+        +0   > P. 1:101(100) ack 1
+        +3   > P. 1:101(100) ack 1
+        """
+    )
+
+
+def test_a_syn_lost_twice_makes_the_first_window_one_segment(play: Play) -> None:
+    """RFC 5681 3.1, as RFC 6928 2 and Linux have it."""
+    play(
+        """
+        0    connect 80
+        +0   > S 0:0(0)
+        +1   > S 0:0(0)
+        +2   > S 0:0(0)
+        +.01 < S. 0:0(0) ack 1 win 30000 <mss 1000>
+        +0   > . 1:1(0) ack 1
+        +0   expect cwnd=1000
+        """
+    )
+
+
+def test_syns_are_at_most_two_minutes_apart(play: Play) -> None:
+    """M-25, RFC 6298 2.5: RTO_MAX holds for them too."""
+    script = "0 connect 80\n+0 > S 0:0(0)\n"
+    script += "".join(f"+{min(1 << i, 120)} > S 0:0(0)\n" for i in range(9))
+    play(script + "+120 closed ETIMEDOUT\n+0 gone", tcp_syn_retries=9)
+    script = "0 listen 8080\n+0 < S 0:0(0) win 30000 <mss 1000>\n+0 > S. 0:0(0) ack 1\n"
+    script += "".join(f"+{min(1 << i, 120)} > S. 0:0(0) ack 1\n" for i in range(9))
+    play(script + "+120 gone", tcp_synack_retries=9)

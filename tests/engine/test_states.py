@@ -168,7 +168,7 @@ def test_our_fin_waits_for_the_data_before_it(play: Play) -> None:
         +0   accept
         +0   write 4000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   close
         +0   state FIN_WAIT_1
         +.01 < . 1:1(0) ack 2001 win 2000
@@ -186,7 +186,7 @@ def test_eof_is_read_after_all_data_before_it(play: Play) -> None:
         +.01 < P. 1:101(100) ack 1 win 30000
         +0   > . 1:1(0) ack 101
         +0   < F. 101:101(0) ack 1 win 30000
-        +0   > . 1:1(0) ack 102
+        +.04 > . 1:1(0) ack 102
         +0   read 60
         +0   read 40
         +0   eof
@@ -301,6 +301,13 @@ def test_a_reset_outside_of_the_window_is_ignored(play: Play, at: Reached) -> No
     )
 
 
+@each(CLOSE_WAIT, LAST_ACK, CLOSING)
+def test_rst_at_the_acknowledged_fin_ends_the_connection(play: Play, at: Reached) -> None:
+    """M-59: who does not count his FIN resets one below, as Linux allows for (tcp_reset_check)."""
+    play(at.script + f"+.1 < R {at.rcv - 1}:{at.rcv - 1}(0)\n+0 gone")
+    play(at.script + f"+.1 < R {at.rcv - 2}:{at.rcv - 2}(0)\n+0 state {at.name}")
+
+
 @each(*SYNCHRONIZED)
 @pytest.mark.parametrize("offset", [0, 100])
 def test_a_syn_in_the_window_draws_a_challenge_ack(play: Play, at: Reached, offset: int) -> None:
@@ -412,8 +419,8 @@ def test_time_wait_acknowledges_a_fin_that_comes_again_and_starts_anew(play: Pla
 
 
 def test_time_wait_is_not_assassinated(play: Play) -> None:
-    """M-54, RFC 1337, with tcp_rfc1337 = 1; Linux's default lets an exact RST end it."""
-    play(TIME_WAIT.script + "+0 eof\n+1 < R 2:2(0)\n+58.9 < F. 1:1(0) ack 2 win 30000\n+0 > . 2:2(0) ack 2", tcp_rfc1337=True)
+    """M-54, RFC 1337. With tcp_rfc1337 = 0, Linux's default, an exact RST ends it."""
+    play(TIME_WAIT.script + "+0 eof\n+1 < R 2:2(0)\n+58.9 < F. 1:1(0) ack 2 win 30000\n+0 > . 2:2(0) ack 2")
     play(TIME_WAIT.script + "+0 eof\n+1 < R 2:2(0)\n+0 gone", tcp_rfc1337=False)
 
 
@@ -445,8 +452,43 @@ def test_a_new_syn_beyond_the_old_sequence_numbers_takes_the_four_tuple(play: Pl
 
 
 def test_a_syn_with_an_old_sequence_number_does_not(play: Play) -> None:
-    """M-54."""
-    play(TIME_WAIT.script + "+0 eof\n+1 < S 1:1(0) win 30000 <mss 1000>\n+0 accept EAGAIN\n+0 state TIME_WAIT")
+    """M-54. It is acknowledged, as anything that is not in the window."""
+    play(TIME_WAIT.script + "+0 eof\n+1 < S 1:1(0) win 30000 <mss 1000>\n+0 > . 2:2(0) ack 2\n+0 accept EAGAIN\n+0 state TIME_WAIT")
+
+
+def test_who_sent_that_syn_can_reset_time_wait_and_gets_through(play: Play) -> None:
+    """M-22, RFC 9293 3.5: the answer to it is no SYN-ACK, so the peer in SYN_SENT answers with RST. Else its connect() times out."""
+    play(
+        TIME_WAIT.script
+        + """
+        +0   eof
+        +1   < S 1:1(0) win 30000 <mss 1000>
+        +0   > . 2:2(0) ack 2
+        +.01 < R 2:2(0)
+        +0   gone
+        +1   < S 1:1(0) win 30000 <mss 1000>
+        +0   > S. 0:0(0) ack 2
+        """,
+        tcp_rfc1337=False,
+    )
+
+
+def test_time_wait_acknowledges_every_fin_but_not_every_stray_ack(play: Play) -> None:
+    """M-54: when the ACK of a FIN is lost again, the peer may not have to wait for tcp_invalid_ratelimit."""
+    play(
+        TIME_WAIT.script
+        + """
+        +0   eof
+        +.2  < F. 1:1(0) ack 2 win 30000
+        +0   > . 2:2(0) ack 2
+        +.2  < F. 1:1(0) ack 2 win 30000
+        +0   > . 2:2(0) ack 2
+        +0   < . 1:1(0) ack 2 win 30000
+        +0   > . 2:2(0) ack 2
+        +.2  < . 1:1(0) ack 2 win 30000
+        +0   counter TCPACKSkippedTimeWait=1
+        """
+    )
 
 
 # close(2)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from engine.notation import Play
+
+from tunstack.engine.sysctl import Sysctl
+from tunstack.sim.script import Runner
+from tunstack.sim.script.packet import ACK, Packet
 
 OPEN = """
     0    listen 8080
@@ -20,7 +25,7 @@ def test_no_more_is_sent_than_the_window_takes(play: Play) -> None:
         + """
         +0   write 5000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
         +.01 < . 1:1(0) ack 1001 win 3000
         +0   > . 3001:4001(1000) ack 1
@@ -61,7 +66,7 @@ def test_an_ack_of_new_data_brings_its_window_even_in_an_old_segment(play: Play)
         +0   expect snd_wnd=2000
         +0   write 3000
         +0   > . 1001:2001(1000) ack 101
-        +0   > . 2001:3001(1000) ack 101
+        +0   > P. 2001:3001(1000) ack 101
         """
     )
 
@@ -84,7 +89,7 @@ def test_a_window_that_shrinks_is_survived(play: Play) -> None:
         + """
         +0   write 4000
         +0   > . 1:1001(1000) ack 1
-        +0   > . 1001:2001(1000) ack 1
+        +0   > P. 1001:2001(1000) ack 1
         +0   > . 2001:3001(1000) ack 1
         +0   > P. 3001:4001(1000) ack 1
         +.01 < . 1:1(0) ack 1001 win 500
@@ -205,7 +210,6 @@ SLOW_READER = """
     +0   < . 1461:2921(1460) ack 1 win 30000
     +0   > . 1:1(0) ack 2921 win 2920
     +0   < . 2921:4381(1460) ack 1 win 30000
-    +0   > . 1:1(0) ack 4381 win 1460
     +0   < . 4381:5841(1460) ack 1 win 30000
     +0   > . 1:1(0) ack 5841 win 0
 """
@@ -267,7 +271,7 @@ def test_a_fin_is_taken_at_a_closed_window(play: Play) -> None:
         SLOW_READER
         + """
         +0   < F. 5841:5841(0) ack 1 win 30000
-        +0   > . 1:1(0) ack 5842
+        +.04 > . 1:1(0) ack 5842
         +0   read 5840
         +0   eof
         """
@@ -295,3 +299,88 @@ def test_the_receive_buffer_grows_with_a_fast_peer(play: Play) -> None:
     assert socket is not None
     assert socket.conn is not None
     assert socket.conn.info().rcv_space >= 2 * 65536
+
+
+SHUT = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+.01 < . 1:1(0) ack 1001 win 0\n+0 write 1000\n"
+
+
+def test_an_orphan_is_given_up_though_its_probes_are_answered(play: Play) -> None:
+    """M-32: nobody would end it; a peer may not hold our memory by a window that stays shut (as Linux: once probes are RTO_MAX apart)."""
+    script = SHUT + "+0 close\n"
+    interval = 0.21
+    for _ in range(10):
+        script += f"+{interval:.6f} > . 1000:1000(0) ack 1\n+0 < . 1:1(0) ack 1001 win 0\n"
+        interval *= 2
+    play(script + f"+{120:.6f} closed ETIMEDOUT\n+0 gone")
+
+
+def test_windows_too_small_for_a_segment_do_not_start_the_backoff_anew(play: Play) -> None:
+    """M-32: else one that opens by an octet and shuts again holds an orphan for ever."""
+    script = SHUT + "+0 close\n"
+    interval = 0.21
+    for _ in range(10):
+        script += f"+{interval:.6f} > . 1000:1000(0) ack 1\n+0 < . 1:1(0) ack 1001 win 1\n+0 < . 1:1(0) ack 1001 win 0\n"
+        interval *= 2
+    play(script + f"+{120:.6f} closed ETIMEDOUT\n+0 gone")
+
+
+def test_a_window_shut_on_data_in_flight_is_survived_while_the_peer_answers(play: Play) -> None:
+    """M-31, RFC 9293 3.8.6.1: retransmissions into a window that was taken back are probes, and do not count as lost."""
+    script = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+0 < . 1:1(0) ack 1 win 0\n"
+    interval = 0.21
+    for _ in range(20):
+        script += f"+{interval:.6f} > P. 1:1001(1000) ack 1\n+0 < . 1:1(0) ack 1 win 0\n"
+        interval = min(interval * 2, 120)
+    play(script + "+0 open\n+0 < . 1:1(0) ack 1001 win 1000\n+0 expect unacked=0 unsent=0")
+
+
+def test_a_window_shut_on_data_in_flight_by_a_peer_that_is_gone_ends_in_a_timeout(play: Play) -> None:
+    script = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+0 < . 1:1(0) ack 1 win 0\n"
+    interval = 0.21
+    for _ in range(10):
+        script += f"+{interval:.6f} > P. 1:1001(1000) ack 1\n"
+        interval = min(interval * 2, 120)
+    play(script + "+120 closed ETIMEDOUT\n+0 gone")
+
+
+def test_holding_back_by_cork_does_not_slow_the_probes_of_a_closed_window(play: Play) -> None:
+    """M-32, M-33: both go by the persist timer; each wait begins at the RTO."""
+    script = OPEN + "+0 setsockopt cork True\n"
+    for at in range(1, 501, 100):
+        script += f"+0 write 100\n+.21 > P. {at}:{at + 100}(100) ack 1\n+.01 < . 1:1(0) ack {at + 100} win 30000\n"
+    play(
+        script
+        + """
+        +0   setsockopt cork False
+        +0   write 100
+        +0   > P. 501:601(100) ack 1
+        +.01 < . 1:1(0) ack 601 win 0
+        +0   write 10
+        +.21 > . 600:600(0) ack 1
+        +.42 > . 600:600(0) ack 1
+        """
+    )
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_a_reader_that_sleeps_is_not_drowned_by_octets(fast_path: bool) -> None:
+    """M-31, M-32: scaled windows are rounded up, so each octet that is acknowledged may bring room for another; up to a bound."""
+    opening = """
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1000,nop,wscale 7>
+        +0   > S. 0:0(0) ack 1 win 2920 <mss 1460,nop,wscale 7>
+        +.01 < . 1:1(0) ack 1 win 30000
+        +0   accept
+    """
+    runner = Runner(opening, fast_path=fast_path, sysctl=Sysctl(tcp_rmem=(4096, 8192, 6291456))).run()
+    conn = runner.sockets.all[-1].conn
+    assert conn is not None
+    for _ in range(6_000):
+        at = 1 + conn.rx.queued
+        for seq in (at, at - 1):  # the second is old, and draws an ACK at once
+            runner._receive(runner._packet_octets(Packet(ACK, seq, 1, 1, 30000))[0], 0, 0)
+        while runner.stack.poll_transmit(runner.now) is not None:
+            pass
+    assert conn.rx.queued <= 4096 + 2 * 128 + 1
+    assert len(conn.rx.queue) <= 3
+    assert runner.stack.counters.TCPRcvQDrop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunstack.device.link import Impairment
+from tunstack.device.impairment import Impairment
 from tunstack.sim.transfer import transfer
 
 SIZE = 64 << 20

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import pytest
 
-from tunstack.device.link import Impairment
+from tunstack.device.impairment import Impairment
 from tunstack.sim.transfer import Outcome, transfer
 from tunstack.sim.world import START, World
 

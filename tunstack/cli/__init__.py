@@ -9,6 +9,7 @@ from importlib import import_module
 
 COMMANDS = {
     "serve": "run the daemon: HTTP, echo, discard, daytime and chargen on a TUN interface",
+    "link": "join two network namespaces by a link that delays, loses, reorders, ... as told",
     "nc": "netcat over a TCP of its own: connect to a port, or listen on one",
 }
 

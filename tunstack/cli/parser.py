@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 def add_settings(group: argparse._ArgumentGroup, settings: Iterable[Setting[Any]]) -> None:
     """Add a flag for each setting; one that is not given leaves no trace in the namespace."""
     for setting in settings:
-        text = setting.help + _default(setting)
+        text = (setting.help + _default(setting)).replace("%", "%%")  # argparse would format it
         common: dict[str, Any] = {"dest": setting.name, "default": argparse.SUPPRESS}
         if isinstance(setting.kind, Switch):
             negative = "--no-" + setting.flag.removeprefix("--")

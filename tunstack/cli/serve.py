@@ -18,10 +18,13 @@ EPILOG = """\
 Every setting can stand in the --config file too, under its flag's name: mtu = 1500, address = ["10.77.0.2"],
 offload = false; a service's in its table, [services.http] port = 8080; knobs in [sysctl]. The command line goes
 before the file. --check-config prints all settings in that form.
+--link puts a network that misbehaves between tunstack and the interface; `tunstack help link` has its items. Up is
+from tunstack to the network. It can be changed in the file while tunstack runs: SIGHUP reads `link` again.
 
 examples:
   sudo tunstack serve --http-root /srv/files     then: curl http://10.77.0.2/
   sudo tunstack serve --no-http --echo-port 7007 --address 10.77.0.2 --address 10.77.0.3
+  sudo tunstack serve --link 'delay=20ms,jitter=5ms,loss=1%,seed=7;down:rate=50mbit,queue=100'
   tunstack serve --config tunstack.toml --check-config"""
 
 
@@ -37,11 +40,15 @@ def main(arguments: Sequence[str]) -> int:
     add_settings(process, settings.PROCESS_SETTINGS)
     add_sysctl(process)
     given = parser.parse_args(arguments)
-    configuration = config.load(given.config, overrides(given, settings.SERVE_SETTINGS), dict(given.sysctl))
+
+    def load() -> config.ServeConfig:
+        return config.load(given.config, overrides(given, settings.SERVE_SETTINGS), dict(given.sysctl))
+
+    configuration = load()
     if given.check_config:
         print(config.to_toml(configuration), end="", flush=True)
         return 0
     from tunstack.daemon.serve import serve  # the engine, aiohttp: not needed for help or a mistake
 
-    serve(configuration)
+    serve(configuration, load if given.config else None)
     return 0

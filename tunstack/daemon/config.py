@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunstack.daemon import settings, sysctls, tomlfile
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.kinds import ItemError, check_host, describe, suggest
 from tunstack.daemon.settings import Key, Setting
+
+if TYPE_CHECKING:
+    from tunstack.device.linkspec import LinkSpec
 
 T = TypeVar("T")
 
@@ -48,6 +51,7 @@ class ServeConfig:
     http_root: Path | None
     http_upload: bool
     sysctl: Mapping[str, sysctls.Value] = field(default_factory=dict)  # by full name, only those that were set
+    link: LinkSpec | None = None  # between us and the interface
 
 
 class Values:
@@ -175,6 +179,7 @@ def load(
         http_root=values.find(settings.HTTP_ROOT),
         http_upload=values.get(settings.HTTP_UPLOAD),
         sysctl={**values.sysctl, **(sysctl or {})},
+        link=values.find(settings.LINK),
     )
     if config.http_upload and config.http_root is None and "http" in config.ports:
         values.complain(settings.HTTP_UPLOAD, f"there is no directory to write to; give one with {settings.HTTP_ROOT.flag}")
@@ -238,6 +243,7 @@ def to_toml(config: ServeConfig) -> str:
         settings.SERVE_ADDRESS.key: interface.addresses,
         settings.MTU.key: interface.mtu,
         settings.OFFLOAD.key: interface.offload,
+        settings.LINK.key: config.link,
         settings.USER.key: config.user,
         settings.LOOP.key: config.loop,
         settings.LOG_LEVEL.key: config.log_level,

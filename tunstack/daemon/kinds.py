@@ -13,7 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, NetmaskValueError
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from tunstack.device.linkspec import LinkSpec
 
 T = TypeVar("T")
 
@@ -238,6 +241,17 @@ class FilePath(TextKind[Path]):
         if not text or "\0" in text:
             raise ValueError(f"{text!r} is not a path")
         return Path(text)
+
+
+class Link(TextKind["LinkSpec"]):
+    """What a link between us and the network does, such as `delay=20ms,loss=1%` (device/linkspec.py)."""
+
+    metavar = "SPEC"
+
+    def from_text(self, text: str) -> LinkSpec:
+        from tunstack.device import linkspec  # with the codec: not needed for help
+
+        return linkspec.parse(text)
 
 
 class Several(Kind[tuple[T, ...]]):

@@ -21,6 +21,7 @@ from tunstack.daemon import sysctls
 from tunstack.daemon.config import ServeConfig
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, loop_factory, open_device
+from tunstack.daemon.linkserve import ServeLink
 from tunstack.daemon.notify import notify
 from tunstack.daemon.services import Services
 from tunstack.daemon.status import count_states, resident_memory, version
@@ -31,14 +32,17 @@ from tunstack.engine import BACKEND
 log = logging.getLogger(__name__)
 
 
-def serve(config: ServeConfig) -> None:
-    """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile."""
+def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile.
+
+    `reread` reads the configuration again, for SIGHUP.
+    """
     logging.basicConfig(level=config.log_level.upper(), format="tunstack: %(levelname)s: %(message)s", stream=sys.stderr)
     factory = loop_factory(config.loop)
     device = open_device(config.interface)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(Daemon(config, device).run())
+            runner.run(Daemon(config, device, reread).run())
     finally:
         device.close()
 
@@ -46,9 +50,11 @@ def serve(config: ServeConfig) -> None:
 class Daemon:
     """One run of `tunstack serve`. It does not own the device."""
 
-    def __init__(self, config: ServeConfig, device: TunDevice) -> None:
+    def __init__(self, config: ServeConfig, device: TunDevice, reread: Callable[[], ServeConfig] | None = None) -> None:
         self._config = config
         self._device = device
+        self._reread = reread
+        self._link = None if config.link is None else ServeLink(device, config.link)
         self._started = time.monotonic()
         self._tree: Tree | None = None
         self._endpoint: Endpoint | None = None
@@ -76,7 +82,10 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         addresses = [str(address) for address in self._config.interface.addresses]
-        endpoint = self._endpoint = Endpoint(self._device, addresses, sysctl=sysctls.build(self._config.sysctl))
+        if self._link is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._change_link, self._link)
+        device = self._device if self._link is None else self._link.device
+        endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl))
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)
@@ -96,7 +105,8 @@ class Daemon:
         services = ", ".join(f"{name} {port}" for name, port in self._config.ports.items())
         offload = "on" if device.offload else "off"
         addresses = " ".join(str(address) for address in self._config.interface.addresses)
-        return f"tunstack: serving on {addresses} via {device.name} (mtu {device.mtu}, offload {offload}, {BACKEND}): {services}"
+        link = "" if self._link is None else f", {self._link}"
+        return f"tunstack: serving on {addresses} via {device.name} (mtu {device.mtu}, offload {offload}, {BACKEND}{link}): {services}"
 
     def status(self) -> Mapping[str, object]:
         """Return what `/status` says."""
@@ -115,11 +125,25 @@ class Daemon:
                 "mtu": self._device.mtu,
                 "offload": self._device.offload,
             },
+            "link": None if self._link is None else self._link.status(),
             "services": self._config.ports,
             "connections": {"total": sum(states.values()), **states},
             "counters": stack.counters.as_dict(),
             "memory": {"resident_octets": resident_memory()},
         }
+
+    def _change_link(self, link: ServeLink) -> None:
+        """Take what the file says now; a mistake in it changes nothing."""
+        if self._reread is None:
+            log.warning("SIGHUP: there is no --config file to read the link from")
+            return
+        try:
+            link.change(self._reread().link)
+        except UserError as error:
+            for message in error.messages:
+                log.warning("SIGHUP: %s", message)
+        else:
+            log.info("SIGHUP: now %s", link)
 
     def _on_signal(self) -> None:
         self._signals += 1

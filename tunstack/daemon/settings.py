@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tunstack.daemon.kinds import (
     Address,
@@ -19,12 +19,16 @@ from tunstack.daemon.kinds import (
     Integer,
     InterfaceName,
     Kind,
+    Link,
     NetworkAddress,
     Seconds,
     Several,
     Switch,
     UserName,
 )
+
+if TYPE_CHECKING:
+    from tunstack.device.linkspec import LinkSpec
 
 T = TypeVar("T")
 Key = tuple[str, ...]
@@ -86,6 +90,8 @@ LOG_LEVEL = Setting(("log-level",), Choice(LOG_LEVELS), "info", "what to write t
 LOOP = Setting(("loop",), Choice(("uvloop", "asyncio")), "uvloop", "event loop to run on")
 DRAIN_TIMEOUT = Setting(("drain-timeout",), Seconds(3600), 5.0, "how long open connections may go on after SIGTERM or SIGINT")
 
+LINK: Setting[LinkSpec] = Setting(("link",), Link(), None, "trouble on the way to the network and back, such as delay=20ms,loss=1%")
+
 SERVE_TUN = tun("tunstack0")
 SERVE_HOST_ADDRESS = host_address("10.77.0.1/24")
 SERVE_ADDRESS = address("10.77.0.2")
@@ -99,7 +105,7 @@ SERVICE_PORT = {
 HTTP_ROOT: Setting[Path] = Setting(("services", "http", "root"), FilePath(), None, "directory whose files HTTP serves; none: /status only")
 HTTP_UPLOAD = Setting(("services", "http", "upload"), Switch(), False, "let HTTP clients write files below --http-root with PUT")
 
-INTERFACE_SETTINGS: Sequence[Setting[Any]] = (SERVE_TUN, SERVE_HOST_ADDRESS, SERVE_ADDRESS, MTU, OFFLOAD)
+INTERFACE_SETTINGS: Sequence[Setting[Any]] = (SERVE_TUN, SERVE_HOST_ADDRESS, SERVE_ADDRESS, MTU, OFFLOAD, LINK)
 PROCESS_SETTINGS: Sequence[Setting[Any]] = (USER, LOOP, LOG_LEVEL, DRAIN_TIMEOUT)
 SERVICE_SETTINGS: Sequence[Setting[Any]] = (
     *(setting for name in SERVICE_PORTS for setting in (SERVICE_ENABLED[name], SERVICE_PORT[name])),

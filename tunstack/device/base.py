@@ -40,3 +40,11 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Give the device back. Idempotent."""
+
+
+class WaitingDevice(Device, Protocol):
+    """A device in memory, which can say how much has arrived: what virtual time takes."""
+
+    @property
+    def waiting(self) -> int:
+        """Frames that can be read."""

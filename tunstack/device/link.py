@@ -1,11 +1,11 @@
 """A network that misbehaves on command: what happens to the frames of one direction of a link.
 
-`Impairment` says what shall go wrong, `Direction` carries it out frame by frame and is pure: time comes in, frames
+`Impairment` (impairment.py) says what shall go wrong, `Direction` carries it out frame by frame and is pure: time comes in, frames
 come in, (time, frame) comes out, and the randomness is injected. So the same code serves virtual time, real time and
-tests. `join` puts one into each direction of a memory pipe.
+tests. `Way` is a direction at work on a clock; `join` puts one into each direction of a memory pipe.
 
-A frame meets, in this order: loss, corruption, duplication, the queue and the rate of the bottleneck, then delay, jitter and
-reordering on the way. Times int microseconds, rate bits a second, probabilities 0..1, lengths octets.
+A frame meets, in this order: loss, corruption, duplication, the queue and the rate of the bottleneck (which may mark it), then delay,
+jitter and reordering on the way. Times int microseconds, rate bits a second, probabilities 0..1, lengths octets.
 """
 
 from __future__ import annotations
@@ -13,39 +13,17 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from tunstack.device.impairment import GilbertElliott, Impairment
 from tunstack.device.memory import MemoryDevice
 
 HOLD_LIMIT = 20_000  # µs that a frame is held back at most for others to overtake it, when none come
+IN_FLIGHT_LIMIT = 256 << 20  # octets on the way in one direction; a delay alone would else keep whatever is sent into it
 
 
-@dataclass(frozen=True, slots=True)
-class Impairment:
-    """What one direction does to frames. The default does nothing: frames arrive at once, in order."""
-
-    delay: int = 0  # µs, one way
-    jitter: int = 0  # µs: the delay varies evenly between delay - jitter and delay + jitter; order is kept all the same
-    loss: float = 0.0  # each frame by itself
-    duplicate: float = 0.0  # sent twice
-    corrupt: float = 0.0  # one bit flipped, anywhere in the packet
-    reorder: float = 0.0  # held back until `reorder_depth` later frames overtook it (or HOLD_LIMIT passed)
-    reorder_depth: int = 3
-    rate: int = 0  # bits a second; 0: no limit
-    queue: int = 1000  # frames that wait for the rate at most; what comes beyond is dropped
-
-    def __post_init__(self) -> None:
-        for name in ("loss", "duplicate", "corrupt", "reorder"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability, 0 to 1, not {getattr(self, name)}")
-        for name in ("delay", "jitter", "rate"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} cannot be negative: {getattr(self, name)}")
-        if self.jitter > self.delay:
-            raise ValueError(f"jitter {self.jitter} is larger than the delay {self.delay}: frames would arrive before they were sent")
-        if self.queue < 1 or self.reorder_depth < 1:
-            raise ValueError("queue and reorder_depth are at least 1")
+# What a direction counts, in frames. Dropped: the queue was full. Marked: CE was set.
+COUNTERS = ("offered", "lost", "corrupted", "duplicated", "reordered", "dropped", "marked")
 
 
 class Direction:
@@ -53,13 +31,14 @@ class Direction:
 
     A frame that is held back comes out of a later `offer`, or of `release` at `next_deadline()` when no other frame
     comes. Deliver times never go back, so a heap keyed by (time, order of coming) keeps the order that is meant.
-    Set `impairment` anew at any time.
+    Set `impairment` and `rng` anew at any time.
     """
 
     def __init__(self, impairment: Impairment, rng: random.Random) -> None:
         self.impairment = impairment
-        self.offered = self.lost = self.corrupted = self.duplicated = self.reordered = self.dropped = 0  # frames; dropped: queue full
-        self._rng = rng
+        self.offered = self.lost = self.corrupted = self.duplicated = self.reordered = self.dropped = self.marked = 0  # see COUNTERS
+        self.rng = rng
+        self._is_bad = False  # state of the Gilbert-Elliott channel
         self._busy_ns = 0  # when the bottleneck has sent all that it holds, ns (a µs is too coarse for short frames at high rates)
         self._departures_ns: deque[int] = deque()  # of the frames in the bottleneck's queue
         self._last_at = 0  # latest deliver time handed out
@@ -68,9 +47,12 @@ class Direction:
     def offer(self, frame: bytes, now: int) -> list[tuple[int, bytes]]:  # hot
         """Take a frame that is sent now; return (deliver at, frame) of all frames that this lets go on."""
         imp = self.impairment
-        rng = self._rng
+        rng = self.rng
         self.offered += 1
         if imp.loss and rng.random() < imp.loss:
+            self.lost += 1
+            return []
+        if imp.gemodel is not None and self._is_lost_in_burst(imp.gemodel):
             self.lost += 1
             return []
         if imp.corrupt and rng.random() < imp.corrupt:
@@ -82,6 +64,10 @@ class Direction:
             self.duplicated += 1
             self._pass(frame, now, imp, out)
         return out
+
+    def counts(self) -> dict[str, int]:
+        """Return the counters by their names."""
+        return {name: getattr(self, name) for name in COUNTERS}
 
     def next_deadline(self) -> int | None:
         """Return when to call `release`, if a frame is held back."""
@@ -104,13 +90,17 @@ class Direction:
             if len(departures) >= imp.queue:
                 self.dropped += 1
                 return
+            if imp.ecn and len(departures) >= imp.ecn:
+                marked = mark_ce(frame)
+                self.marked += marked is not frame
+                frame = marked
             self._busy_ns = max(self._busy_ns, now_ns) + len(frame) * 8_000_000_000 // imp.rate
             departures.append(self._busy_ns)
             departs_at = -(-self._busy_ns // 1000)
         delay = imp.delay
         if imp.jitter:
-            delay += self._rng.randint(-imp.jitter, imp.jitter)
-        if imp.reorder and self._rng.random() < imp.reorder:
+            delay += self.rng.randint(-imp.jitter, imp.jitter)
+        if imp.reorder and self.rng.random() < imp.reorder:
             self.reordered += 1
             self._held.append((departs_at + delay + HOLD_LIMIT, imp.reorder_depth, frame))
             return
@@ -118,6 +108,14 @@ class Direction:
         out.append((at, frame))
         if self._held:
             self._overtake(at, out)
+
+    def _is_lost_in_burst(self, model: GilbertElliott) -> bool:
+        """Decide by the state of the channel, which then changes, or not."""
+        random = self.rng.random
+        is_lost = random() < (model.loss_bad if self._is_bad else model.loss_good)
+        if random() < (model.to_good if self._is_bad else model.to_bad):
+            self._is_bad = not self._is_bad
+        return is_lost
 
     def _overtake(self, at: int, out: list[tuple[int, bytes]]) -> None:
         """Count one frame past those held back; those that have been passed by enough follow it."""
@@ -142,42 +140,107 @@ def flip_bit(frame: bytes, bit: int) -> bytes:
     return bytes(damaged)
 
 
+def mark_ce(frame: bytes) -> bytes:
+    """Return the packet with Congestion Experienced set, if its sender can be told that way (ECT); else the packet itself.
+
+    RFC 3168 5; the checksum of an IPv4 header is put right by RFC 1624's equation 3, so that a wrong one stays wrong.
+    """
+    version = frame[0] >> 4 if len(frame) >= 20 else 0
+    if version == 4 and frame[1] & 3 in (1, 2):
+        marked = bytearray(frame)
+        marked[1] |= 3
+        total = (~(frame[10] << 8 | frame[11]) & 0xFFFF) + (~(frame[0] << 8 | frame[1]) & 0xFFFF) + (marked[0] << 8 | marked[1])
+        total = (total & 0xFFFF) + (total >> 16)
+        total = (total & 0xFFFF) + (total >> 16)
+        marked[10:12] = (~total & 0xFFFF).to_bytes(2, "big")
+        return bytes(marked)
+    if version == 6 and frame[1] >> 4 & 3 in (1, 2):
+        marked = bytearray(frame)
+        marked[1] |= 0x30
+        return bytes(marked)
+    return frame
+
+
 class Clock(Protocol):
-    """What a link needs of a clock: a World (sim/world.py), or an event loop's (sim/loop.py, LoopClock)."""
+    """What a link needs of a clock: a World (sim/world.py), an event loop's (sim/loop.py, LoopClock), or real time (realclock.py)."""
+
+    slack: int  # µs that a call may come early
 
     def now(self) -> int: ...
 
     def call_at(self, at: int, callback: Callable[..., object], *args: object) -> None: ...
 
 
-class _Way:
-    """One direction of a link at work: from `carry` at the sender to `deliver` at the receiver."""
+class Way:
+    """A direction at work: from `carry` at the sender to `deliver` at the receiver.
 
-    def __init__(self, direction: Direction, to: MemoryDevice, clock: Clock) -> None:
+    A frame whose time is now, with none before it, is delivered from inside `carry`.
+    """
+
+    def __init__(self, direction: Direction, deliver: Callable[[bytes], object], clock: Clock) -> None:
         self.direction = direction
-        self.in_flight = 0  # frames on the way
-        self._to = to
+        self.octets = 0  # on the way
+        self.overflowed = 0  # frames lost beyond IN_FLIGHT_LIMIT
+        self._deliver = deliver
         self._clock = clock
-        self._armed = False  # a call of _release is coming
+        self._pipe: deque[tuple[int, bytes]] = deque()  # (deliver at, frame) on the way; times never go back
+        self._release_comes = False  # a call of _release is asked for
+
+    @property
+    def in_flight(self) -> int:
+        """Frames on the way; those held back for others to overtake are not among them."""
+        return len(self._pipe)
 
     def carry(self, frame: bytes) -> None:  # hot
-        self._send(self.direction.offer(frame, self._clock.now()))
+        """Take a frame that is sent now."""
+        now = self._clock.now()
+        frames = self.direction.offer(frame, now)
+        if frames:
+            self._send(frames, now)
+        if not self._release_comes:
+            self._call_release()
 
-    def _send(self, frames: list[tuple[int, bytes]]) -> None:  # hot
+    def flush(self) -> None:
+        """Deliver at once what is on the way. The last call: nothing is carried afterwards."""
+        while self._pipe:
+            self._deliver(self._pipe.popleft()[1])
+        self.octets = 0
+
+    def _send(self, frames: list[tuple[int, bytes]], now: int) -> None:  # hot
+        pipe = self._pipe
         for at, frame in frames:
-            self.in_flight += 1
-            self._clock.call_at(at, self._arrive, frame)
-        if not self._armed and (deadline := self.direction.next_deadline()) is not None:
-            self._armed = True
+            if at <= now and not pipe:
+                self._deliver(frame)
+            elif self.octets >= IN_FLIGHT_LIMIT:
+                self.overflowed += 1
+            else:
+                pipe.append((at, frame))
+                self.octets += len(frame)
+                if len(pipe) == 1:
+                    self._clock.call_at(at, self._arrive)
+
+    def _arrive(self) -> None:  # hot
+        """Deliver what is due, and come again for the next."""
+        pipe = self._pipe
+        until = self._clock.now() + self._clock.slack
+        while pipe and pipe[0][0] <= until:
+            frame = pipe.popleft()[1]
+            self.octets -= len(frame)
+            self._deliver(frame)
+        if pipe:
+            self._clock.call_at(pipe[0][0], self._arrive)
+
+    def _call_release(self) -> None:
+        deadline = self.direction.next_deadline()
+        if deadline is not None:
+            self._release_comes = True
             self._clock.call_at(deadline, self._release)
 
     def _release(self) -> None:
-        self._armed = False
-        self._send(self.direction.release(self._clock.now()))
-
-    def _arrive(self, frame: bytes) -> None:
-        self.in_flight -= 1
-        self._to.deliver(frame)
+        self._release_comes = False
+        now = self._clock.now() + self._clock.slack
+        self._send(self.direction.release(now), now)
+        self._call_release()
 
 
 class Link:
@@ -188,7 +251,7 @@ class Link:
             raise ValueError("a link takes frames of wire size: make the pipe without offload")
         self.forward = forward
         self.backward = backward
-        self._ways = _Way(forward, b, clock), _Way(backward, a, clock)
+        self._ways = Way(forward, b.deliver, clock), Way(backward, a.deliver, clock)
         a.carry, b.carry = self._ways[0].carry, self._ways[1].carry
 
     @property

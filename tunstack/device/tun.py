@@ -67,6 +67,7 @@ class TunDevice:
         self.mtu = mtu
         self.max_payload = MAX_PAYLOAD
         self.offload = offload  # super-segments with partial checksums pass in both directions
+        self.vnet = vnet  # a virtio header precedes every frame
         self.persistent = persistent  # made by an administrator: stays when we go
         self._fd = fd
         self._dropped = 0  # writes that failed as a wire does
@@ -129,6 +130,13 @@ class TunDevice:
                 self._dropped += 1
                 return True
             raise
+
+    def set_offload(self, wanted: bool) -> None:
+        """Have the kernel hand over super-segments from now on, or none; it takes them in either case. Needs `vnet`.
+
+        What it has queued already comes as it was. OSError (EBADFD) if the interface was removed.
+        """
+        ioctl(self._fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 if wanted else 0)
 
     @property
     def tx_dropped(self) -> int:

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from tunstack.congestion import lookup
 from tunstack.engine import input, output, timeouts, transitions
+from tunstack.engine.delivery import deliver, window_opened
 from tunstack.engine.errors import errno_error, socket_error
-from tunstack.engine.handshake import Agreed, buffer_limits, local_mss
+from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
 from tunstack.engine.info import ConnectionInfo
 from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.recovery import Recovery
 from tunstack.engine.rtt import RttEstimator
 from tunstack.engine.sender import Sender
-from tunstack.engine.sink import NULL_SINK, Sink
-from tunstack.engine.state import MAY_WRITE, RECEIVING, SECOND, SYNCHRONIZED, State
+from tunstack.engine.sink import Sink
+from tunstack.engine.state import MAY_WRITE, SECOND, SYNCHRONIZED, State
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK
 from tunstack.wire.flow import unpack_flow
@@ -41,16 +42,16 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_delivering",
-        "_error",
         "agreed",
         "cost_data",
         "eof_due",
+        "error_due",
         "fin_wait_2_at",
         "flow",
         "flow_in",
         "heap_at",
         "is_connected",
+        "is_delivering",
         "is_dirty",
         "is_ending",
         "is_orphan",
@@ -79,6 +80,8 @@ class Connection:
         "state",
         "syn_due",
         "syn_sent_at",
+        "syn_window",
+        "syn_wscale",
         "ts_offset",
         "ts_ok",
         "tx",
@@ -111,10 +114,10 @@ class Connection:
         self.eof_due = False  # on_eof is due
         self.is_ending = False  # on_closed is due
         self.is_told = False  # on_closed was called, or nobody wants it
-        self._error: OSError | None = None  # what on_closed will say
+        self.error_due: OSError | None = None  # what on_closed will say
         self.cost_data = False  # what we sent may not have arrived
         self.soft_error: OSError | None = None  # last ICMP error, told only if the connection then times out
-        self._delivering = False
+        self.is_delivering = False
         # Timers: absolute, NEVER if off.
         self.heap_at = NEVER  # see timers.py
         self.rto_at = NEVER  # retransmission, SYN included
@@ -131,6 +134,8 @@ class Connection:
         self.last_oow_ack_at = 0  # last ACK for an out-of-window segment (tcp_invalid_ratelimit)
         self.syn_due = False  # the SYN, or SYN-ACK, is to be sent
         self.syn_sent_at = 0  # when it was; 0 once it was sent twice (Karn)
+        self.syn_window = 0  # the window in our SYN; SO_RCVBUF may change before the answer comes
+        self.syn_wscale: int | None = None  # the window scale in it, None where there is none
         self.is_dirty = False  # in the stack's queue of those with output
 
     # Queries.
@@ -168,7 +173,7 @@ class Connection:
     @property
     def error(self) -> OSError | None:
         """What ended the connection, None after an orderly close or while there is one."""
-        return self._error
+        return self.error_due
 
     @property
     def is_over(self) -> bool:
@@ -183,6 +188,9 @@ class Connection:
 
     def open_active(self, now: int) -> None:
         """Send a SYN (RFC 9293 3.10.1)."""
+        size, largest = buffer_limits(self.options, self.stack.sysctl)
+        self.syn_window = first_window(size, local_mss(self.mtu, self.options))
+        self.syn_wscale = window_scale(largest) if self.stack.sysctl.tcp_window_scaling else None
         self.state = State.SYN_SENT
         self.tx.syn_sent()
         self.syn_due = True
@@ -207,9 +215,11 @@ class Connection:
         self.tx.set_mss(agreed.option_octets, self.options.maxseg)
 
     def start_congestion_control(self) -> None:
-        """Choose the algorithm; the MSS is known now."""
+        """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
         name = self.options.congestion or self.stack.sysctl.tcp_congestion_control
-        self.tx.cc = lookup(name)(self.tx.mss, self.stack.sysctl.tcp_initial_cwnd * self.tx.mss)
+        segments = 1 if self.retransmits > 1 else self.stack.sysctl.tcp_initial_cwnd
+        self.tx.cc = lookup(name)(self.tx.mss, segments * self.tx.mss)
+        self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     # What the network and the clock bring.
 
@@ -217,10 +227,10 @@ class Connection:
         """Handle a segment of this connection."""
         if self.state is State.ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
             if self.rx.ready:
-                self.deliver(now)
+                deliver(self)
             return
         input.arrives(self, seg, now)
-        self.deliver(now)
+        deliver(self)
 
     def on_icmp(self, error: PathError, now: int) -> None:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
@@ -230,7 +240,7 @@ class Connection:
             transitions.finish(self, errno_error(error.errno), now)
         else:
             self.soft_error = errno_error(error.errno)
-        self.deliver(now)
+        deliver(self)
 
     def _shrink_path(self, mtu: int) -> None:
         """The path takes no more than `mtu` octets: smaller segments from now on, and again what did not pass (RFC 1191)."""
@@ -257,7 +267,7 @@ class Connection:
     def on_timer(self, now: int) -> None:
         """Handle the timers that are due."""
         timeouts.fire(self, now)
-        self.deliver(now)
+        deliver(self)
 
     def start_keepalive(self, now: int) -> None:
         """(Re)start the keepalive timer where SO_KEEPALIVE is set (M-42)."""
@@ -297,7 +307,7 @@ class Connection:
         if self.state not in MAY_WRITE and not self.tx.fin_queued:
             raise socket_error("ENOTCONN")
         transitions.queue_fin(self)
-        self.deliver(now)
+        deliver(self)
 
     def close(self, now: int) -> None:
         """close(2): FIN after what is queued, or RST if data was left unread or SO_LINGER is zero.
@@ -305,7 +315,7 @@ class Connection:
         The sink hears on_closed when nothing is left to be sent.
         """
         transitions.close(self, now)
-        self.deliver(now)
+        deliver(self)
 
     def abort(self, now: int) -> None:
         """Send RST and forget everything at once. The sink hears nothing more."""
@@ -318,7 +328,7 @@ class Connection:
     def resume(self, now: int) -> None:
         """Deliver what was held back, and go on."""
         self.paused = False
-        self.deliver(now)
+        deliver(self)
 
     def read(self, max_len: int, now: int) -> bytes:
         """Take up to `max_len` octets from the queue of a paused connection (recv(2) without blocking); b"" if there are none."""
@@ -333,8 +343,8 @@ class Connection:
             max_len -= len(data)
             rx.queued -= len(data)
         if parts:
-            self._window_opened()
-            self.deliver(now)
+            window_opened(self)
+            deliver(self)
         return b"".join(parts)
 
     def set_option(self, name: str, value: object, now: int) -> None:
@@ -362,95 +372,6 @@ class Connection:
         elif name == "rcvbuf" and self.rx is not None:
             self.rx.buffer_size = self.rx.buffer_max = buffer_limits(self.options, self.stack.sysctl)[0]
 
-    # Delivery: the end of everything that brings something.
-
-    def deliver(self, now: int) -> None:
-        """Call the sink for what is due.
-
-        A sink that calls back finds a consistent connection; nested calls leave the rest to the outer one.
-        """
-        if self._delivering:
-            return
-        self._delivering = True
-        try:
-            self._deliver(now)
-        finally:
-            self._delivering = False
-
-    def _deliver(self, now: int) -> None:
-        if self.is_connected:
-            self.is_connected = False
-            self.sink.on_established()
-        rx = self.rx
-        if rx is not None:
-            if self.is_orphan:
-                rx.queue.clear()
-                rx.queued = 0
-                rx.ready.clear()
-            if rx.queue and not self.paused:
-                self._deliver_queue(now)
-            if rx.ready:
-                self._deliver_ready(now)
-            if self.eof_due and not self.paused and not rx.queue:
-                self.eof_due = False
-                if not self.is_orphan:
-                    self.sink.on_eof()
-        if self.is_ending and not self.is_told:
-            self._end(now)
-
-    def _deliver_queue(self, now: int) -> None:
-        rx = self.rx
-        while rx.queue and not self.paused and not self.is_orphan:
-            data = rx.queue.popleft()
-            rx.queued -= len(data)
-            self.sink.on_data(memoryview(data))
-        self._window_opened()
-
-    def _deliver_ready(self, now: int) -> None:  # hot
-        rx = self.rx
-        ready = rx.ready
-        if len(ready) == 1 and not self.paused and not rx.queue:
-            data = ready[0]
-            ready.clear()
-            self.sink.on_data(data)
-            return
-        rx.ready = []
-        for data in ready:
-            if self.is_orphan:
-                break
-            if self.paused or rx.queue:
-                rx.queue.append(bytes(data))
-                rx.queued += len(data)
-            else:
-                self.sink.on_data(data)
-
-    def _end(self, now: int) -> None:
-        """Tell the sink that it is over, after all that it can still read.
-
-        An error that cost data not yet acknowledged is told at once, as a socket with something to send would tell it.
-        """
-        rx = self.rx
-        if not self.is_orphan:
-            if self.sink is NULL_SINK:  # not accepted yet: whoever accepts it shall hear
-                return
-            if rx is not None and (rx.queue or self.eof_due) and not self.cost_data:
-                return
-        self.is_told = True
-        sink, self.sink = self.sink, NULL_SINK
-        sink.on_closed(self._error)
-
-    def end_application(self, error: OSError | None) -> None:
-        """Have on_closed called when delivery comes to its end."""
-        if not self.is_ending:
-            self.is_ending = True
-            self._error = error
-
-    def _window_opened(self) -> None:
-        """The application took data: tell the peer if its window at least doubles by it (silly window)."""
-        if self.state in RECEIVING and self.rx.wants_window_update():
-            self.rx.acks_due = max(self.rx.acks_due, 1)
-            self.mark_dirty()
-
     # What comes out.
 
     def mark_dirty(self) -> None:
@@ -476,6 +397,12 @@ class Connection:
     def ts_val(self, now: int) -> int:
         """Return the timestamp clock: 1 ms ticks from a random offset (RFC 7323 5.4)."""
         return (now // 1000 + self.ts_offset) & MASK
+
+    def end_application(self, error: OSError | None) -> None:
+        """Have on_closed called when delivery comes to its end."""
+        if not self.is_ending:
+            self.is_ending = True
+            self.error_due = error
 
     def set_linger(self, at: int) -> None:
         """SO_LINGER: on_closed comes by then at the latest (M-57)."""

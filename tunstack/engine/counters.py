@@ -15,6 +15,7 @@ class Counters:
     IpInUnknownProtos: int = 0
     IpInDelivers: int = 0
     IpOutRequests: int = 0
+    IpOutDiscards: int = 0
     IpReasmTimeout: int = 0
     IpReasmReqds: int = 0
     IpReasmOKs: int = 0
@@ -78,6 +79,7 @@ class Counters:
     TCPACKSkippedSynRecv: int = 0
     TCPACKSkippedSeq: int = 0
     TCPACKSkippedChallenge: int = 0
+    TCPACKSkippedTimeWait: int = 0
     TCPKeepAlive: int = 0
     TCPTimeWaitOverflow: int = 0
     TCPWinProbe: int = 0

@@ -24,14 +24,14 @@ class Agreed:
 
     __slots__ = ("is_scaled", "mss", "rcv_wscale", "sack_ok", "snd_wscale", "ts_ok", "ts_recent")
 
-    def __init__(self, syn: Segment, sysctl: Sysctl, buffer_max: int) -> None:
+    def __init__(self, syn: Segment, sysctl: Sysctl, rcv_wscale: int) -> None:
         self.mss = syn.mss if syn.mss else MSS_DEFAULT  # what the peer takes
         self.ts_ok = sysctl.tcp_timestamps and syn.ts_val is not None
         self.ts_recent = (syn.ts_val or 0) if self.ts_ok else 0
         self.sack_ok = sysctl.tcp_sack and syn.sack_ok
         self.is_scaled = scaled = sysctl.tcp_window_scaling and syn.wscale is not None
         self.snd_wscale = min(syn.wscale or 0, WSCALE_MAX) if scaled else 0  # of the windows that come
-        self.rcv_wscale = window_scale(buffer_max) if scaled else 0  # of the windows that go
+        self.rcv_wscale = rcv_wscale if scaled else 0  # of the windows that go, as our SYN has it
 
     @property
     def option_octets(self) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import transitions
 from tunstack.engine.errors import socket_error
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss
+from tunstack.engine.handshake import Agreed
 from tunstack.engine.recovery import OPEN
 from tunstack.engine.state import RECEIVING, SECOND, State
 from tunstack.engine.timers import NEVER
@@ -41,7 +41,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
         or not (length or newly_acked)
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
-        or (length and (rx.pieces or conn.is_orphan))
+        or (length and (rx.pieces or conn.is_orphan or (rx.queued and rx.is_full)))
         or conn.recovery.phase != OPEN
         or conn.recovery.dupacks
         or tx.lost_out
@@ -104,10 +104,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         return
     if not seg.flags & SYN or seg.flags & FIN:
         return
-    sysctl = conn.stack.sysctl
-    size, largest = buffer_limits(conn.options, sysctl)
-    agreed = Agreed(seg, sysctl, largest)
-    conn.learn_peer(agreed, seg.seq, first_window(size, local_mss(conn.mtu, conn.options)), now)
+    conn.learn_peer(Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0), seg.seq, conn.syn_window, now)
     conn.last_received_at = now
     if seg.flags & ACK:
         sample_syn(conn, seg, now)
@@ -157,19 +154,16 @@ def check_sequence(conn: Connection, seg: Segment, now: int) -> bool:
     rx = conn.rx
     flags = seg.flags
     end = (seg.seq + seg.length + (flags & FIN) + (flags >> 1 & 1)) & MASK
-    if not rx.is_acceptable(seg.seq, end):
-        if not flags & RST:
-            answer_out_of_window(conn, seg, now)
-        return False
-    if conn.ts_ok and seg.ts_val is not None and seq_le(seg.seq, rx.rcv_wup) and not flags & RST:
-        rx.ts_recent = seg.ts_val
-        rx.ts_recent_at = now
-    return True
+    if rx.is_acceptable(seg.seq, end) or (flags & RST and ends_connection(conn, seg)):
+        return True
+    if not flags & RST:
+        answer_out_of_window(conn, seg, now)
+    return False
 
 
 def answer_out_of_window(conn: Connection, seg: Segment, now: int) -> None:
-    """An ACK for what is outside of the window; for segments without data at most one each tcp_invalid_ratelimit (ACK loops)."""
-    if not seg.length or seg.flags & SYN:
+    """An ACK for what is outside of the window; where there is neither data nor FIN at most one each tcp_invalid_ratelimit (ACK loops)."""
+    if not (seg.length or seg.flags & FIN) or seg.flags & SYN:
         limit = conn.stack.sysctl.tcp_invalid_ratelimit * 1000
         if conn.last_oow_ack_at and now - conn.last_oow_ack_at < limit:
             conn.stack.counters.TCPACKSkippedSeq += 1
@@ -186,14 +180,18 @@ def check_reset(conn: Connection, seg: Segment, now: int) -> bool:
     """RFC 5961 3.2: RST at exactly rcv_nxt ends the connection, elsewhere in the window it draws a challenge ACK."""
     if not seg.flags & RST:
         return True
-    rx = conn.rx
-    exact = seg.seq == rx.rcv_nxt or (conn.state in FIN_BEFORE_RST and seg.seq == (rx.rcv_nxt - 1) & MASK)
-    if exact:
+    if ends_connection(conn, seg):
         error = "EPIPE" if conn.state is State.CLOSE_WAIT else "ECONNREFUSED" if conn.state is State.SYN_RECEIVED else "ECONNRESET"
         transitions.finish(conn, socket_error(error), now)
     else:
         challenge(conn, now)
     return False
+
+
+def ends_connection(conn: Connection, seg: Segment) -> bool:
+    """Whether a RST is exactly where it must be: at rcv_nxt or, as in Linux, at the FIN that the peer sent before."""
+    rcv_nxt = conn.rx.rcv_nxt
+    return seg.seq == rcv_nxt or (conn.state in FIN_BEFORE_RST and seg.seq == (rcv_nxt - 1) & MASK)
 
 
 def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
@@ -245,7 +243,9 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         if seq_lt(seg.ack, (tx.snd_una - tx.max_window) & MASK):
             challenge(conn, now)
             return False
+        update_ts_recent(conn, seg, now)
         return True  # an old ACK; its data may still be new
+    update_ts_recent(conn, seg, now)
     conn.last_received_at = now
     conn.keepalive_probes = 0
     conn.probes_out = 0
@@ -265,6 +265,14 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
     return not conn.is_over
 
 
+def update_ts_recent(conn: Connection, seg: Segment, now: int) -> None:
+    """RFC 7323 4.3, for segments whose acknowledgement was believed: a blind guess must not move TS.Recent ahead, which PAWS goes by."""
+    rx = conn.rx
+    if conn.ts_ok and seg.ts_val is not None and seq_le(seg.seq, rx.rcv_wup):
+        rx.ts_recent = seg.ts_val
+        rx.ts_recent_at = now
+
+
 def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
     """SYN_RECEIVED: the acknowledgement of our SYN makes the connection (RFC 9293 3.10.7.4)."""
     tx = conn.tx
@@ -279,12 +287,13 @@ def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
 
 
 def window_changed(conn: Connection) -> None:
-    """The peer's window is another: what waited may go, and the persist timer starts anew if it is still too small."""
-    if conn.tx.unsent:
-        conn.persist_at = NEVER
-        conn.persist_backoff = 0
-        conn.tx.more = False
-        conn.tx.probe_due = False
+    """The peer's window is another: what waited may go. The persist timer goes on as it was while a segment does not fit."""
+    tx = conn.tx
+    if tx.unsent:
+        if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
+            conn.persist_at = NEVER
+            tx.probe_due = False
+        tx.more = False
         conn.mark_dirty()
 
 
@@ -298,6 +307,8 @@ def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
     if rtt:
         conn.rtt.sample(rtt)
     conn.recovery.on_ack(acked, flight, rtt, now)
+    tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
+    tx.more = False
     conn.retransmits = 0
     conn.retrans_at = 0
     conn.soft_error = None
@@ -330,15 +341,22 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     if conn.is_orphan and seq_gt((seq + seg.length) & MASK, rx.rcv_nxt):  # nobody will read it (RFC 9293 3.10.4 via RFC 1122 4.2.2.13)
         conn.stack.counters.TCPAbortOnData += 1
         conn.stack.reply_reset(seg)
-        transitions.finish(conn, None, now)
+        transitions.finish(conn, None if conn.tx.is_all_acked else socket_error("ECONNRESET"), now)
         return
     counters = conn.stack.counters
+    if seg.length and rx.queued and rx.is_full:  # the peer may send it again later
+        counters.TCPRcvQDrop += 1
+        acknowledge_now(conn)
+        return
     in_order_before = not rx.pieces
     held = len(rx.pieces)
     payload = seg.payload[0] if seg.length else EMPTY
     if rx.accept(seq, payload, fin):  # type: ignore[arg-type]
+        if rx.eof and conn.state is State.ESTABLISHED:
+            rx.pingpong = True  # most often we answer a FIN with our own, which brings the ACK (Linux)
         data_came(conn, seg, now)
-        if rx.eof or not in_order_before:  # RFC 5681 4.2: a segment that fills a hole is acknowledged at once
+        # RFC 5681 4.2: a segment that fills a hole is acknowledged at once; so is a FIN that ends the conversation
+        if not in_order_before or (rx.eof and conn.state is not State.ESTABLISHED):
             acknowledge_now(conn)
     else:
         if len(rx.pieces) > held:
@@ -355,7 +373,7 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
 def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
-    rx.ack_policy(seg.gso_size or seg.length, now)
+    rx.ack_policy(seg.gso_size or seg.length, now, conn.rtt.rto)
     rx.tune(now, conn.rtt.srtt)
     if rx.acks_due:
         if not conn.is_dirty:

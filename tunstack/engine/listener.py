@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tunstack.engine.connection import Connection
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn
+from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.options import SocketOptions
-from tunstack.engine.rtt import RTO_INITIAL
+from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
 from tunstack.engine.timers import NEVER
@@ -54,7 +54,7 @@ class HalfOpen:
         self.irs = syn.seq
         self.iss = iss
         size, largest = buffer_limits(listener.options, stack.sysctl)
-        self.agreed = Agreed(syn, stack.sysctl, largest)
+        self.agreed = Agreed(syn, stack.sysctl, window_scale(largest))
         self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets)
         self.ts_offset = stack.isn.ts_offset(self.flow)
         self.retransmits = 0  # of the SYN-ACK
@@ -75,7 +75,7 @@ class HalfOpen:
             return
         self.retransmits += 1
         self.sent_at = 0
-        self.expires_at = now + (RTO_INITIAL << self.retransmits)
+        self.expires_at = now + min(RTO_INITIAL << self.retransmits, RTO_MAX)
         stack.counters.TCPTimeouts += 1
         stack.counters.TcpRetransSegs += 1
         self.send_syn_ack(now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine.handshake import buffer_limits, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.state import State
@@ -45,6 +45,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.probe_due:
             return poll_probe(conn, now)
         if conn.persist_at == NEVER:
+            conn.persist_backoff = 0
             conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
             conn.arm(conn.persist_at)
     return poll_ack(conn, now)
@@ -53,16 +54,15 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
 def poll_syn(conn: Connection, now: int) -> Segment | None:
     """SYN or, having seen the peer's (simultaneous open), SYN-ACK."""
     if not conn.syn_due:
-        return None
+        return poll_ack(conn, now) if conn.state is State.SYN_RECEIVED else None
     conn.syn_due = False
     sysctl = conn.stack.sysctl
     mss = local_mss(conn.mtu, conn.options)
-    size, largest = buffer_limits(conn.options, sysctl)
     if conn.retransmits:
         conn.stack.counters.TcpRetransSegs += 1
     else:
         conn.syn_sent_at = now
-    conn.rto_at = now + (RTO_INITIAL << conn.retransmits)
+    conn.rto_at = now + min(RTO_INITIAL << conn.retransmits, RTO_MAX)
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed
@@ -72,9 +72,9 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
             conn.tx.iss,
             0,
             SYN,
-            first_window(size, mss),
+            conn.syn_window,
             mss,
-            window_scale(largest) if sysctl.tcp_window_scaling else None,
+            conn.syn_wscale,
             sysctl.tcp_sack,
             ts_val if sysctl.tcp_timestamps else None,
             0,
@@ -86,7 +86,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         conn.tx.iss,
         rx.rcv_nxt,
         SYN | ACK,
-        first_window(size, mss),
+        conn.syn_window,
         mss,
         agreed.rcv_wscale if agreed.is_scaled else None,
         agreed.sack_ok,
@@ -143,16 +143,16 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
     if rx.sack_blocks and conn.may_sack:
         # The MSS leaves no room for them in a full segment: the ACK that brings them then leaves by itself.
         sack = rx.sack_blocks[: max(tx.mss - length - 4, 0) >> 3]
-        if sack and rx.acks_due:
-            rx.acks_due -= 1
-    elif rx.acks_due:
-        rx.acks_due -= 1
+        if sack:
+            rx.ack_sent()
+    else:
+        rx.ack_sent()
     flags = ACK
     if fin:
         flags |= FIN
-    if push and length:
-        flags |= PSH
     mss = tx.mss_now
+    if (push and length) or length > mss:  # a burst of several packets always ends with PSH (Linux)
+        flags |= PSH
     return Segment(
         conn.flow,
         seq,
@@ -188,9 +188,7 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     rx = conn.rx
     if not rx.acks_due:
         return None
-    rx.acks_due -= 1
-    if rx.quick:
-        rx.quick -= 1
+    rx.ack_sent()
     return Segment(
         conn.flow,
         conn.tx.snd_nxt,

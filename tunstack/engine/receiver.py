@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import deque
 
 from tunstack.engine.timers import NEVER
-from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt
+from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
 
 WINDOW_MAX = 65535  # of the header, unscaled
 MSS_GUESS = 536  # of the peer's segments, before the first
-DELACK_MIN = 40_000  # us, Linux's TCP_DELACK_MIN
+DELACK_MIN = 40_000  # us, Linux's TCP_DELACK_MIN and TCP_ATO_MIN
+DELACK_MAX = 200_000  # us, in an interactive session; else 500 ms, which a round trip always is below
 QUICKACKS_MAX = 16  # segments acknowledged at once at the start of a connection
 OUT_OF_ORDER_MAX = 4096  # pieces held for reassembly, whatever their size
+JOIN_MAX = 2048  # octets to which pieces that wait for the application are joined
 PIECE_COST = 256  # octets of memory that a piece held costs beside its data
 
 
@@ -77,7 +79,7 @@ class Receiver:
         self.buffer_max = buffer_max
         self.advmss = mss  # the largest segment that we told the peer to send
         self.mss = min(mss, MSS_GUESS)  # size of the peer's full segments, as seen
-        self.ready: list[memoryview] = []  # in-order data of the segment in hand, borrowed
+        self.ready: deque[memoryview] = deque()  # in-order data of the segment in hand, borrowed
         self.queue: deque[bytes] = deque()  # in-order data that the application has not taken
         self.queued = 0  # its octets
         self.pieces: list[Piece] = []
@@ -86,9 +88,9 @@ class Receiver:
         self.eof = False  # the peer's FIN was reached
         self.acks_due = 0  # ACKs that must leave at the next poll, one for each event that asks for its own
         self.delack_at = NEVER
-        self.quick = QUICKACKS_MAX  # segments to acknowledge at once before delaying
+        self.quick = 0  # segments to acknowledge at once before delaying
         self.pingpong = False  # an interactive session: ACKs wait for data to ride on
-        self.ato = DELACK_MIN
+        self.ato = 0  # delayed-ACK timeout, us; 0 until there was data
         self.last_data_at = -DELACK_MIN  # when data came last
         self.ts_recent = 0  # TS.Recent
         self.ts_recent_at = 0  # when it was taken
@@ -183,6 +185,23 @@ class Receiver:
             self._take_pieces()
         return True
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits for the application than our windows, each rounded up, can have asked for.
+
+        A peer that sends an octet for each ACK gains up to a unit of the scaled window with it, since the edge is not taken back.
+        """
+        return self.queued > self.buffer_size + (2 << self.wscale)
+
+    def keep(self, data: memoryview) -> None:
+        """Copy in-order data that the application does not take now; small pieces are joined, each would cost more than its octets."""
+        queue = self.queue
+        if queue and len(queue[-1]) + len(data) <= JOIN_MAX:
+            queue[-1] += bytes(data)
+        else:
+            queue.append(bytes(data))
+        self.queued += len(data)
+
     def _reach_fin(self) -> None:
         """The FIN takes one sequence number; nothing after it exists."""
         self.rcv_nxt = (self.rcv_nxt + 1) & MASK
@@ -222,8 +241,7 @@ class Receiver:
         if index and seq_ge(pieces[index - 1].end, seq):
             left = pieces[index - 1].end
             first = index - 1
-            if fin and left == end and pieces[first].fin:
-                fin = False  # held already
+        fin = fin and not self._holds_fin(end)
         # Fill each gap between the pieces that [left, end) reaches over.
         while seq_lt(left, end) or (fin and left == end):
             right = pieces[index].seq if index < len(pieces) and seq_lt(pieces[index].seq, end) else end
@@ -238,44 +256,105 @@ class Receiver:
                 break
             left = pieces[index].end
             index += 1
-        self._report_block(first)
+        self._report_block(first, index)
 
-    def _report_block(self, index: int) -> None:
-        """Put the contiguous block around a piece first among the SACK blocks (RFC 2018 4)."""
+    def _holds_fin(self, seq: int) -> bool:
+        """Whether the FIN with this sequence number is held already."""
+        for piece in reversed(self.pieces):
+            if seq_lt(piece.end, seq):
+                return False
+            if piece.fin and piece.end == seq:
+                return True
+        return False
+
+    def _report_block(self, low: int, high: int) -> None:
+        """Put the contiguous block around pieces[low:high], contiguous themselves, first among the SACK blocks (RFC 2018 4).
+
+        A FIN counts. Blocks that are listed are not looked at piece by piece: behind one lost packet there may be thousands.
+        """
         pieces = self.pieces
-        if index >= len(pieces):
-            return
-        low = high = index
-        while low and pieces[low - 1].end == pieces[low].seq:
+        left, right = pieces[low].seq, self._end_of(high - 1)
+        rest = []
+        for block in self.sack_blocks:
+            if seq_lt(block[1], left) or seq_gt(block[0], right):
+                rest.append(block)
+            else:
+                left = block[0] if seq_lt(block[0], left) else left
+                right = seq_max(block[1], right)
+        while low and pieces[low - 1].end == left:
             low -= 1
-        while high + 1 < len(pieces) and pieces[high + 1].seq == pieces[high].end:
+            left = pieces[low].seq
+        while high < len(pieces) and pieces[high].seq == right:
+            right = self._end_of(high)
             high += 1
-        left, right = pieces[low].seq, pieces[high].end
-        rest = [block for block in self.sack_blocks if seq_lt(block[1], left) or seq_gt(block[0], right)]
         self.sack_blocks = [(left, right), *rest[:3]]
+
+    def _end_of(self, index: int) -> int:
+        """Return the sequence number behind a piece, its FIN counted."""
+        piece = self.pieces[index]
+        return (piece.end + piece.fin) & MASK
 
     # ACK policy.
 
-    def ack_policy(self, size: int, now: int) -> None:  # hot
-        """In-order data in packets of `size` octets came: acknowledge at once or within the delayed-ACK timeout (RFC 5681 4.2).
+    def ack_policy(self, size: int, now: int, rto: int) -> None:  # hot
+        """In-order data in packets of `size` octets came (0: only a FIN): acknowledge at once or within the delayed-ACK timeout.
 
-        At once: more than one full segment is unacknowledged, or the connection is young. Octets count, not segments.
+        RFC 5681 4.2. At once: more than one full segment is unacknowledged, or the connection is young. Octets count, not segments.
         """
-        self.last_data_at = now
-        if size > self.mss:
-            self.mss = size if size < self.advmss else self.advmss
+        if size:
+            if size > self.mss:
+                self.mss = size if size < self.advmss else self.advmss
+            if self.ato:
+                self._follow_pace(now - self.last_data_at, rto)
+            else:
+                self.add_quickacks()
+                self.ato = DELACK_MIN
+            self.last_data_at = now
+        if self.acks_due:
+            return
         unacked = (self.rcv_nxt - self.rcv_wup) & MASK
-        if unacked > self.mss and not self.acks_due:
+        if unacked > self.mss or (self.quick and not self.pingpong) or not self.ato:
             self.acks_due = 1
-        elif self.quick and not self.pingpong:
-            if not self.acks_due:
-                self.acks_due = 1
         elif self.delack_at == NEVER:
-            self.delack_at = now + self.ato
+            self.delack_at = now + min(self.ato, DELACK_MAX)
+        elif self.delack_at <= now + (self.ato >> 2):  # about to leave anyway
+            self.acks_due = 1
+
+    def _follow_pace(self, gap: int, rto: int) -> None:  # hot
+        """The delayed-ACK timeout follows the time between segments (Linux's tcp_event_data_recv)."""
+        if gap <= DELACK_MIN >> 1:
+            self.ato = (self.ato >> 1) + (DELACK_MIN >> 1)
+        elif gap < self.ato:
+            self.ato = min((self.ato >> 1) + gap, rto)
+        elif gap > rto:  # the peer may have started anew: do not hold it up
+            self.add_quickacks()
+
+    def add_quickacks(self) -> None:
+        """Acknowledge the next half window at once, QUICKACKS_MAX segments at most: a sender in slow start waits for ACKs."""
+        segments = ((self.rcv_adv - self.rcv_wup) & MASK) // (2 * self.mss) or 2
+        self.quick = max(self.quick, min(segments, QUICKACKS_MAX))
+
+    def ack_sent(self) -> None:  # hot
+        """An ACK leaves, alone or with data."""
+        if self.quick and (self.acks_due or self.delack_at != NEVER):
+            self.quick -= 1
+            if not self.quick:
+                self.ato = DELACK_MIN
+        if self.acks_due:
+            self.acks_due -= 1
+
+    def delay_passed(self, rto: int) -> None:
+        """The delayed-ACK timeout passed without data to ride on: this is no conversation, or a slower one."""
+        self.acks_due = max(self.acks_due, 1)
+        if self.pingpong:
+            self.pingpong = False
+            self.ato = DELACK_MIN
+        else:
+            self.ato = min(self.ato << 1, rto)
 
     def enter_quickack(self) -> None:
         """Something is amiss (a hole, a duplicate): acknowledge at once for a while (Linux's quick-ACK mode)."""
-        self.quick = QUICKACKS_MAX
+        self.add_quickacks()
         self.pingpong = False
         self.ato = DELACK_MIN
 

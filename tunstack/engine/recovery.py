@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tunstack.engine.counters import Counters
 from tunstack.engine.sender import Sender
-from tunstack.seq import seq_ge, seq_gt
+from tunstack.seq import MASK, seq_ge
 
 DUPACK_THRESHOLD = 3
 
@@ -37,7 +37,7 @@ class Recovery:
         if self.phase == LOSS:
             return
         tx.add_reno_sacked(tx.mss_now)
-        if self.phase == OPEN and self.dupacks == DUPACK_THRESHOLD and seq_gt(tx.snd_una, self.recover):
+        if self.phase == OPEN and self.dupacks == DUPACK_THRESHOLD and not self._is_before_recover():
             self._counters.TCPRenoRecovery += 1
             self._counters.TCPFastRetrans += 1
             self.phase = RECOVERY
@@ -45,6 +45,14 @@ class Recovery:
             tx.cc.on_congestion(tx.outstanding, now)
             tx.mark_head_lost()
             self.force = True
+
+    def _is_before_recover(self) -> bool:
+        """Whether the cumulative ACK does not cover more than `recover` (RFC 6582 3.2 step 2).
+
+        It counts only in what is in flight: two gigabytes after the last recovery it would seem to lie ahead.
+        """
+        tx = self.tx
+        return (self.recover - tx.snd_una) & MASK <= tx.outstanding
 
     def on_ack(self, acked: int, flight: int, rtt: int, now: int) -> None:  # hot
         """New data of `acked` octets was acknowledged; `flight` octets were outstanding before."""

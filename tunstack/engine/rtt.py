@@ -6,6 +6,7 @@ RFC 6298, with Linux's bounds: RTO = SRTT + max(4 * RTTVAR, 200 ms), at most 120
 from __future__ import annotations
 
 RTO_INITIAL = 1_000_000
+RTO_FALLBACK = 3_000_000  # when data begins and the handshake gave no sample (RFC 6298 5.7)
 RTO_MIN = 200_000
 RTO_MAX = 120_000_000
 

@@ -7,12 +7,17 @@ Knows no clock and no I/O. It decides how much may leave; recovery.py decides wh
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from tunstack.congestion import CongestionControl
 from tunstack.engine.sendqueue import SendQueue
 from tunstack.seq import HALF, MASK
 
+if TYPE_CHECKING:
+    from tunstack.engine.sysctl import Sysctl
+
 MSS_DEFAULT = 536  # RFC 9293 3.7.1: the peer announced none
+BURST_MAX = 65536  # octets of a super-segment
 MSS_MIN = 48  # TCP_MIN_SND_MSS in Linux: what a hostile MSS option is raised to
 
 
@@ -36,6 +41,7 @@ class Sender:
     __slots__ = (
         "_nxt_position",
         "_una_position",
+        "burst",
         "cc",
         "cwnd_limited",
         "fin_queued",
@@ -89,6 +95,7 @@ class Sender:
         self.snd_sml = iss  # end of the last segment that was less than full (Minshall's Nagle)
         self.cwnd_limited = False  # the congestion window held the sender back since the last ACK
         self.last_sent_at = 0  # when data left last (restart after idle)
+        self.burst = BURST_MAX  # octets that leave in one go, as one super-segment
         self.probe_due = False  # the persist timer wants something sent into a closed window
         self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
 
@@ -190,6 +197,24 @@ class Sender:
 
     # What may leave.
 
+    def size_bursts(self, srtt: int, min_rtt: int, sysctl: Sysctl) -> None:  # hot
+        """Set how much leaves in one go: what the path takes in a millisecond, two packets at least, more on short paths.
+
+        Linux's TSO autosizing (tcp_update_pacing_rate, tcp_tso_autosize): large bursts of a few packets overflow queues.
+        """
+        if not srtt:
+            return
+        cc = self.cc
+        percent = sysctl.tcp_pacing_ss_ratio if cc.cwnd < cc.ssthresh >> 1 else sysctl.tcp_pacing_ca_ratio
+        octets = cc.cwnd * percent * 10_000 // srtt >> 10
+        shift = min_rtt >> sysctl.tcp_tso_rtt_log
+        if shift < 17:
+            octets += BURST_MAX >> shift
+        mss = self.mss_now
+        segments = octets // mss
+        least = sysctl.tcp_min_tso_segs
+        self.burst = (segments if segments > least else least) * mss
+
     def sendable(self, max_payload: int, nodelay: bool, cork: bool) -> int:  # hot
         """Return how many octets of new data may leave now in one (super-)segment, 0 if none.
 
@@ -202,6 +227,8 @@ class Sender:
         outstanding = (self.snd_nxt - self.snd_una) & MASK
         mss = self.mss_now
         size = unsent if unsent < max_payload else max_payload
+        if size > self.burst:
+            size = self.burst
         window = self.snd_wnd - outstanding
         if size > window:
             size = window
@@ -223,7 +250,10 @@ class Sender:
             return True
         if cork:
             return False
-        return nodelay or not outstanding or ((self.snd_una - self.snd_sml) & MASK) < HALF  # seq_ge(snd_una, snd_sml)
+        if nodelay or not outstanding:
+            return True
+        # Not snd_una < snd_sml <= snd_nxt. Two gigabytes after the last small segment its end seems to lie ahead, but not in flight.
+        return (self.snd_sml - self.snd_una - 1) & MASK >= (self.snd_nxt - self.snd_una) & MASK
 
     def sent(self, length: int, fin: bool, now: int) -> Flight:
         """Record that `length` octets, and the FIN if `fin`, leave as new data; return the record."""

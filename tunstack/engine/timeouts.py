@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import output, transitions
-from tunstack.engine.rtt import retries_timeout
+from tunstack.engine.rtt import RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYNCHRONIZED, State
 from tunstack.engine.timers import NEVER
 
@@ -22,13 +22,12 @@ def fire(conn: Connection, now: int) -> None:
     """Handle the timers that are due."""
     if conn.rx is not None and conn.rx.delack_at <= now:
         conn.rx.delack_at = NEVER
-        conn.rx.acks_due = max(conn.rx.acks_due, 1)
-        conn.rx.pingpong = False
+        conn.rx.delay_passed(conn.rtt.rto)
         conn.stack.counters.DelayedACKs += 1
         conn.mark_dirty()
     if conn.rto_at <= now:
         conn.rto_at = NEVER
-        retransmissitimeout(conn, now)
+        retransmission_timeout(conn, now)
     if conn.persist_at <= now:
         conn.persist_at = NEVER
         persist_timeout(conn, now)
@@ -42,7 +41,7 @@ def fire(conn: Connection, now: int) -> None:
         conn.end_application(None)
 
 
-def retransmissitimeout(conn: Connection, now: int) -> None:
+def retransmission_timeout(conn: Connection, now: int) -> None:
     """RFC 6298 5.4 to 5.7; for a SYN, the retries of M-25."""
     sysctl = conn.stack.sysctl
     conn.retransmits += 1
@@ -70,6 +69,9 @@ def is_timed_out(conn: Connection, now: int) -> bool:
     if conn.options.user_timeout:
         return user_timeout_passed(conn, now)
     sysctl = conn.stack.sysctl
+    if not conn.tx.snd_wnd and not conn.is_orphan:
+        # The peer took its window back, and retransmissions are window probes: it lasts while they are answered (RFC 9293 3.8.6.1).
+        return min(now - conn.last_received_at, now - conn.retrans_at) > 2 * RTO_MAX
     retries = (sysctl.tcp_orphan_retries or ORPHAN_RETRIES) if conn.is_orphan else sysctl.tcp_retries2
     return now - conn.retrans_at >= retries_timeout(retries)
 
@@ -85,8 +87,14 @@ def persist_timeout(conn: Connection, now: int) -> None:
     if tx.outstanding or not tx.unsent:
         return
     sysctl = conn.stack.sysctl
-    retries = (sysctl.tcp_orphan_retries or ORPHAN_RETRIES) if conn.is_orphan else sysctl.tcp_retries2
-    if conn.probes_out >= retries:
+    if conn.is_orphan:
+        retries = sysctl.tcp_orphan_retries or ORPHAN_RETRIES
+        # Nobody waits for it: a peer that answers and keeps its window shut may not hold our memory for ever, as in Linux.
+        is_hopeless = conn.rtt.rto << min(conn.persist_backoff, 16) >= RTO_MAX and conn.persist_backoff >= sysctl.tcp_orphan_retries
+    else:
+        retries = sysctl.tcp_retries2
+        is_hopeless = False
+    if conn.probes_out >= retries or is_hopeless:
         transitions.give_up(conn, now)
         return
     tx.probe_due = True

@@ -7,10 +7,11 @@ at it (`heap_at`), never later than its earliest deadline: moving a deadline fur
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 NEVER = 1 << 62
+PRUNE_LENGTH = 256  # entries from which on those that mean nothing any more are looked for
 
 
 class TimerOwner(Protocol):
@@ -26,13 +27,18 @@ class TimerOwner(Protocol):
 
 
 class TimerHeap:
-    """All the owners that have a deadline. Invariant: `owner.heap_at <= owner.next_deadline()` after `arm`."""
+    """All the owners that have a deadline. Invariant: `owner.heap_at <= owner.next_deadline()` after `arm`.
 
-    __slots__ = ("_heap", "_serial")
+    A look that was superseded by an earlier one stays in the heap until its time, which may be hours away (keepalive); so does that
+    of an owner that is over. They are thrown out whenever the heap has doubled.
+    """
+
+    __slots__ = ("_heap", "_prune_length", "_serial")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, TimerOwner]] = []
         self._serial = 0  # breaks ties in the order of arming, so that runs repeat
+        self._prune_length = PRUNE_LENGTH
 
     def arm(self, owner: TimerOwner, at: int) -> None:
         """See to it that `owner` is looked at no later than `at`."""
@@ -40,6 +46,22 @@ class TimerHeap:
             owner.heap_at = at
             self._serial += 1
             heappush(self._heap, (at, self._serial, owner))
+            if len(self._heap) > self._prune_length:
+                self._prune()
+
+    def _prune(self) -> None:
+        """Keep one entry an owner, and none of those without a deadline."""
+        kept: dict[int, tuple[int, int, TimerOwner]] = {}
+        for entry in self._heap:
+            at, _, owner = entry
+            if owner.heap_at == at:
+                if owner.next_deadline() < NEVER:
+                    kept[id(owner)] = entry
+                else:
+                    owner.heap_at = NEVER
+        self._heap[:] = kept.values()  # in place: `advance` may be in the middle of it
+        heapify(self._heap)
+        self._prune_length = max(PRUNE_LENGTH, 2 * len(self._heap))
 
     def owners(self) -> Iterator[TimerOwner]:
         """All that the heap will look at, each as often as it will."""

@@ -52,7 +52,7 @@ class TimeWait:
                 return
             self._restart(seg, now)
             return
-        if flags & SYN and not flags & (RST | ACK) and not is_old:
+        if flags & (SYN | RST | ACK | FIN) == SYN and not is_old:
             newer_ts = has_ts and seq_lt(self.ts_recent, seg.ts_val or 0)
             if seq_gt(seg.seq, self.rcv_nxt) or newer_ts:  # RFC 6191, RFC 1122 4.2.2.13: a new incarnation
                 listener = stack.find_listener(seg.flow)
@@ -63,9 +63,12 @@ class TimeWait:
                     return
         if is_old:
             stack.counters.PAWSEstab += 1
-        if not flags & RST and (is_old or flags & ACK):
+        if flags & RST:
+            return
+        if is_old or flags & ACK:
             self._restart(None, now)  # a FIN sent again, most likely: acknowledge it, and wait anew
-            self._answer(now)
+        # A SYN with a lower number is answered too: who is in SYN_SENT resets us by that, and gets through with the next (RFC 9293 3.5).
+        self._answer(seg, now)
 
     def on_icmp(self, error: PathError, now: int) -> None:
         """Nothing of ours is in flight that an error could be about."""
@@ -75,11 +78,14 @@ class TimeWait:
             self.ts_recent = seg.ts_val
         self.table.restart(self, now)
 
-    def _answer(self, now: int) -> None:
+    def _answer(self, seg: Segment, now: int) -> None:
+        """An ACK; for what may be part of an ACK loop, and neither data nor FIN is, at most one each tcp_invalid_ratelimit."""
         stack = self.table.stack
-        if self.last_ack_at and now - self.last_ack_at < stack.sysctl.tcp_invalid_ratelimit * 1000:
-            return
-        self.last_ack_at = now
+        if not (seg.length or seg.flags & FIN) or seg.flags & SYN:
+            if self.last_ack_at and now - self.last_ack_at < stack.sysctl.tcp_invalid_ratelimit * 1000:
+                stack.counters.TCPACKSkippedTimeWait += 1
+                return
+            self.last_ack_at = now
         ts_val = (now // 1000 + self.ts_offset) & MASK if self.ts_ok else None
         window = min(-(-self.rcv_wnd >> self.wscale), 65535)
         stack.emit(Segment(self.flow, self.snd_nxt, self.rcv_nxt, ACK, window, (), 0, ts_val, self.ts_recent))

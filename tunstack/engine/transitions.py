@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import output
 from tunstack.engine.errors import socket_error
+from tunstack.engine.rtt import RTO_FALLBACK
 from tunstack.engine.state import SECOND, SYNCHRONIZED, State
 from tunstack.engine.timers import NEVER
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = State.ESTABLISHED
+    conn.start_congestion_control()
+    if not conn.rtt.srtt:
+        conn.rtt.rto = RTO_FALLBACK
     conn.retransmits = 0
     conn.rto_at = NEVER
     conn.syn_due = False
     conn.last_received_at = now
     conn.start_keepalive(now)
-    conn.start_congestion_control()
     conn.is_connected = True
     if conn.tx.fin_queued:  # closed while opening (RFC 9293 3.10.4)
         conn.state = State.FIN_WAIT_1
@@ -46,9 +49,11 @@ def queue_fin(conn: Connection) -> None:
 
 def close(conn: Connection, now: int) -> None:
     """close(2): the application neither writes nor reads any more."""
-    if conn.is_orphan or conn.is_over:
+    if conn.is_orphan:
         return
     conn.is_orphan = True
+    if conn.is_over:  # what was not read is forgotten, and on_closed, which waited for that, comes
+        return
     if conn.state is State.SYN_SENT:
         finish(conn, None, now)
     elif conn.rx is not None and (conn.rx.queued or conn.rx.ready):
@@ -75,12 +80,11 @@ def await_peer_fin(conn: Connection, now: int) -> None:
 
 def abort(conn: Connection, now: int) -> None:
     """The application gives the connection up (RFC 9293 3.10.5)."""
-    if conn.is_over:
-        return
     conn.is_orphan = True
-    reset(conn, now)
     conn.is_told = True  # who aborts knows
-    finish(conn, None, now)
+    if not conn.is_over:
+        reset(conn, now)
+        finish(conn, None, now)
 
 
 def reset(conn: Connection, now: int) -> None:

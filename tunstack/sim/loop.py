@@ -170,6 +170,8 @@ def run(main: Coroutine[Any, Any, T], *, seed: int = 0, time_limit: float | None
 class LoopClock:
     """The clock of an event loop, real or virtual, in the form that links take it (device/link.py)."""
 
+    slack = 0
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 

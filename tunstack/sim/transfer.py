@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from tunstack.device.link import Impairment
+from tunstack.device.impairment import Impairment
 from tunstack.engine.connection import Connection
 from tunstack.engine.listener import Listener
 from tunstack.engine.sysctl import Sysctl

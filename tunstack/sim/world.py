@@ -11,8 +11,10 @@ import random
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from tunstack.device.link import Impairment, Link, join
-from tunstack.device.memory import MemoryDevice, memory_pipe
+from tunstack.device.base import WaitingDevice
+from tunstack.device.impairment import Impairment
+from tunstack.device.link import Link, join
+from tunstack.device.memory import memory_pipe
 from tunstack.engine.config import StackConfig
 from tunstack.engine.stack import Stack
 from tunstack.engine.sysctl import Sysctl
@@ -32,7 +34,7 @@ class Livelock(RuntimeError):
 class Host:
     """A stack with its device in a world. `pump` is called by the world."""
 
-    def __init__(self, world: World, name: str, stack: Stack, device: MemoryDevice) -> None:
+    def __init__(self, world: World, name: str, stack: Stack, device: WaitingDevice) -> None:
         self.world = world
         self.name = name
         self.stack = stack
@@ -84,6 +86,8 @@ class Host:
 class World:
     """A clock, the events to come, a seeded source of randomness, and the hosts."""
 
+    slack = 0  # as a link's clock: calls come at their time
+
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.random = random.Random(seed)
@@ -111,7 +115,7 @@ class World:
         """Call after `delay` µs."""
         self.call_at(self._now + delay, callback, *args)
 
-    def host(self, name: str, address: str, device: MemoryDevice, *, sysctl: Sysctl | None = None, fast_path: bool = True) -> Host:
+    def host(self, name: str, address: str, device: WaitingDevice, *, sysctl: Sysctl | None = None, fast_path: bool = True) -> Host:
         """Make a stack with one address on a device and take it in."""
         config = StackConfig(
             (pack_address(address),),

@@ -1,10 +1,10 @@
-"""The text after `--so_flags`: `name=value` pairs, joined by commas::
+"""The text after `--so_flags`: `name=value` pairs, joined by commas.
 
-local=192.168.0.1       address of the stack, packetdrill's --local_ip
-mtu=1500                of the interface, packetdrill's --mtu
-sysctls=/proc/sys/net   folder that the knobs are read from before each call, so that a script may set them with sysctl(8)
-tcp_sack=0              any knob of the engine by its name
-fast_path=0             every segment takes the full way
+- `local=192.168.0.1`: address of the stack, packetdrill's --local_ip
+- `mtu=1500`: of the interface, packetdrill's --mtu
+- `sysctls=/proc/sys/net`: folder that the knobs are read from before each call, so that a script may set them with sysctl(8)
+- `tcp_sack=0`: any knob of the engine by its name
+- `fast_path=0`: every segment takes the full way
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def parse_flags(text: str) -> Flags:
         if not equals:
             raise ValueError(f"--so_flags: {pair!r} is not name=value")
         if name == "local":
-            flags.local = pack_address(value)
+            try:
+                flags.local = pack_address(value)
+            except ValueError as error:
+                raise ValueError(f"--so_flags: {error}") from None
         elif name == "mtu":
             flags.mtu = _number(name, value, MTU_MIN, MTU_MAX)
         elif name == "fast_path":

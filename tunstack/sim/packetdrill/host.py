@@ -82,6 +82,7 @@ class Host:
         self._reader = codec.Reader(vnet=False)
         self._driver = threading.get_ident()
         self._waiters: list[Waiter] = []
+        self.returning = 0  # the kernel's number of the thread that came back from its call last, for plugin.c
         self._handover = False  # another thread's call is through, and it has not looked at the clock
 
     def read_knobs(self) -> None:
@@ -92,9 +93,10 @@ class Host:
     # Time.
 
     def look_at_clock(self) -> int:
-        """Return the time. The driver's look takes a microsecond; another's shows that it is back from its call."""
-        if threading.get_ident() != self._driver:
+        """Return the time, a microsecond later; but at once to the thread that is just back from a call that blocked."""
+        if self._handover and threading.get_ident() != self._driver:
             self._handover = False
+            self.returning = threading.get_native_id()
             self.lock.notify_all()
             return self.now
         self.run_until(self.now + 1)

@@ -32,6 +32,11 @@ def is_room_for_another(conn: Connection, size: int, sndbuf: int, notsent_lowat:
     return memory(conn, size) < sndbuf
 
 
+def must_push(conn: Connection, more: int) -> bool:
+    """Whether a write is to be pushed before its end: more than half the peer's largest window is without a push by then."""
+    return conn.tx.queue.end + more - conn.tx.push_position > conn.tx.max_window >> 1
+
+
 def memory(conn: Connection, size: int) -> int:
     """Return the memory of what is queued, sent or not (sk_wmem_queued)."""
     queued = conn.tx.queue.end - conn.tx.queue.start

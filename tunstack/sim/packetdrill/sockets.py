@@ -95,8 +95,7 @@ class Socket:
     def on_data(self, data: memoryview) -> None:
         raise AssertionError("the connection of a socket is paused")
 
-    def on_eof(self) -> None:
-        raise AssertionError("the connection of a socket is paused")
+    def on_eof(self) -> None: ...
 
     def on_writable(self) -> None: ...
 
@@ -165,6 +164,7 @@ class Socket:
             self.conn = self.host.stack.connect(
                 address[0], address[1], self, self.host.now, local=local, local_port=port, options=self.options
             )
+            self.conn.pause(self.host.now)
             raise error_of(errno.EINPROGRESS)
         self.notice()
         if self.error is not None:
@@ -256,8 +256,9 @@ class Socket:
                 room = size
             part = data[sent : sent + room]
             sent += len(part)
-            conn.send(part, self.host.now, more=more or sent < len(data))
-            if len(part) == room:
+            is_forced = sendspace.must_push(conn, len(part))
+            conn.send(part, self.host.now, more=(more or sent < len(data)) and not is_forced)
+            if len(part) == room and (is_forced or conn.unsent <= size):
                 self.host.transmit()
         if not sent and data:
             raise WouldBlock

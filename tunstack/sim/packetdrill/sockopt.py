@@ -99,7 +99,7 @@ def setsockopt(sock: Socket, level: int, name: int, value: bytes) -> None:
             raise error_of(errno.ENOPROTOOPT)
         special.set(sock, value)
         return
-    number = _unpack(value)
+    number = value[0] if level == socket.IPPROTO_IP and 1 <= len(value) < 4 else _unpack(value)  # ip(7) takes an octet, too
     if (level, name) in STORED:
         sock.extras.stored[level, name] = number
         return

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 OPT_TIMESTAMPS = 1
 OPT_SACK = 2
 OPT_WSCALE = 4
-INFINITE_SSTHRESH = 0x7FFFFFFF  # segments
+INFINITE_SSTHRESH = 0x7FFFFFFF  # segments; and the octets from which on it is infinite
 RATE_MAX = (1 << 64) - 1
 
 # The fields in the order of the struct, which has no holes, each line begun by their kind (H, I, Q as in `struct`). The first eight
@@ -61,7 +61,7 @@ def pack_tcp_info(sock: Socket) -> bytes:
             "sacked": segments(getattr(info, "sacked", 0)),
             "rtt": info.srtt,
             "snd_cwnd": info.cwnd // mss,
-            "snd_ssthresh": min(segments(info.ssthresh), INFINITE_SSTHRESH),
+            "snd_ssthresh": INFINITE_SSTHRESH if info.ssthresh >= INFINITE_SSTHRESH else info.ssthresh // mss,
             "notsent_bytes": info.unsent,
             "advmss": conn.rx.advmss if conn.rx is not None else 0,
         }

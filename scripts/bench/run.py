@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Benchmark of a tunstack endpoint beside the same program on the kernel's TCP.
+
+The servers run under uvloop, one on kernel sockets behind a veth pair, one on tunstack and a TUN interface; the client is
+the same C program for all. Every measurement has fresh network namespaces, which vanish with it; the machine's own is not touched.
+Endpoints take turns within each run. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pstats
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+try:
+    import report
+    from endpoints import ENDPOINTS
+    from namespaces import Namespace
+    from processes import ProcessError
+    from workloads import WORKLOADS, Workload, measure, placement
+except ModuleNotFoundError as missing:
+    sys.exit(f"bench: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent.parent / "build" / "bench"
+SETTLE = 0.2  # s after a measurement, in which the kernel takes its namespaces down
+
+# What issue and README compare with elsewhere, and this program does not run.
+NOT_YET = (
+    "asyncio streams, gVisor, smoltcp, lwIP, mitmproxy_rs, PyTCP: no server programs for them here yet",
+    "the limit (a C program without TCP on TUN): likewise",
+)
+
+
+class BenchError(Exception):
+    """The benchmark cannot run; the text is one line for the user."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [workload.name for workload in WORKLOADS]
+    parser.add_argument("--quick", action="store_true", help="one run of 1 s each: less than a minute, and no spread")
+    parser.add_argument("--runs", type=int, metavar="N", help="runs (default 5)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length of each measurement (default 3)")
+    parser.add_argument("--workload", action="append", choices=names, metavar="NAME", help=f"only this one, repeatable: {', '.join(names)}")
+    parser.add_argument(
+        "--endpoint", action="append", choices=[e.name for e in ENDPOINTS], metavar="NAME",
+        help=f"only this one, repeatable: {'; '.join(e.name for e in ENDPOINTS)}",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, default=BUILD, metavar="DIR", help="where bench.json and bench.md go (default build/bench)")
+    parser.add_argument("--profile", action="store_true", help="no figures: profile each tunstack server once, and print what costs most")
+    options = parser.parse_args()
+    options.runs = options.runs or (1 if options.quick else 5)
+    options.seconds = options.seconds or (1.0 if options.quick else 3.0)
+    options.warmup = 0.2 if options.quick else 0.5
+    if options.runs < 1 or not 0 < options.seconds <= 60:
+        parser.error("at least one run, of at most 60 s")
+    return options
+
+
+def compile_client(directory: Path) -> Path:
+    """Compile the client; return where it is."""
+    compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise BenchError("no C compiler: install one (apt-get install gcc libc6-dev)")
+    directory.mkdir(parents=True, exist_ok=True)
+    program = directory / "client"
+    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-o", os.fspath(program), os.fspath(HERE / "client.c")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(f"the client does not compile: {done.stderr.strip().splitlines()[0]}")
+    return program
+
+
+def choose_congestion() -> str:
+    """Return the congestion control of all ends: cubic, else reno, which every kernel has. Also finds out whether we may do all this."""
+    try:
+        with Namespace() as namespace:
+
+            def try_cubic() -> str:
+                with socket.socket() as probe:
+                    try:
+                        probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+                    except OSError:
+                        return "reno"
+                return "cubic"
+
+            return namespace.run(try_cubic)
+    except PermissionError:
+        raise BenchError("making network namespaces needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN): run it with sudo") from None
+
+
+def plan(options: argparse.Namespace, results: report.Results) -> list[Workload]:
+    """Return the workloads that can be run, and note those that cannot."""
+    chosen = []
+    for workload in WORKLOADS:
+        if options.workload and workload.name not in options.workload:
+            results.missing.append(f"{workload.name}: not asked for")
+        elif placement(workload) is None:
+            results.missing.append(f"{workload.name}: needs {workload.cpus} CPUs")
+        else:
+            chosen.append(workload)
+    results.missing += [f"{e.name}: not asked for" for e in ENDPOINTS if options.endpoint and e.name not in options.endpoint]
+    return chosen
+
+
+def run_all(options: argparse.Namespace, client: Path, congestion: str, workloads: list[Workload], results: report.Results) -> None:
+    """Measure everything; a measurement that fails is noted, and the rest goes on."""
+    total = options.runs * sum(len(workload.endpoints) for workload in workloads)
+    done = 0
+    show = sys.stderr.isatty()
+    for number in range(1, options.runs + 1):
+        for workload in workloads:
+            for endpoint in workload.endpoints:
+                done += 1
+                if options.endpoint and endpoint.name not in options.endpoint:
+                    continue
+                if show:
+                    print(f"\r\033[K{done}/{total} run {number}: {workload.name}, {endpoint.name}", end="", file=sys.stderr, flush=True)
+                sample = None
+                try:
+                    facts, sample = measure(client, workload, endpoint, congestion, options.seconds, options.warmup)
+                    results.facts[endpoint.name] = facts
+                except ProcessError as error:
+                    results.missing.append(f"{workload.name}, {endpoint.name}, run {number}: {error}")
+                results.add(workload, endpoint.name, sample)
+                time.sleep(SETTLE)
+    if show:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def profile_all(options: argparse.Namespace, client: Path, congestion: str, workloads: list[Workload]) -> None:
+    """Print where the tunstack servers spend their time; cProfile makes calls dearer than they are, so take shares, not seconds."""
+    for workload in workloads:
+        for endpoint in workload.endpoints:
+            if not endpoint.is_tunstack or (options.endpoint and endpoint.name not in options.endpoint):
+                continue
+            path = options.output / f"{workload.name} {endpoint.name}.prof".replace(" ", "-").replace(",", "")
+            _, sample = measure(client, workload, endpoint, congestion, options.seconds, options.warmup, path)
+            figures = ", ".join(f"{m.name} {m.of(sample):.{m.digits}f} {m.unit}" for m in workload.metrics)
+            print(f"\n=== {workload.name}, {endpoint.name}: {figures} (under cProfile)")
+            pstats.Stats(os.fspath(path)).strip_dirs().sort_stats("tottime").print_stats(20)
+
+
+def load_average() -> str:
+    return f"{os.getloadavg()[0]:.2f}"
+
+
+def main() -> None:
+    options = parse_arguments()
+    congestion = choose_congestion()
+    client = compile_client(options.output)
+    settings = {
+        "machine": report.machine(),
+        "congestion": congestion,
+        "runs": options.runs,
+        "seconds": options.seconds,
+        "warmup": options.warmup,
+        "load_before": load_average(),
+    }
+    results = report.Results(settings)
+    workloads = plan(options, results)
+    if options.profile:
+        profile_all(options, client, congestion, workloads)
+        return
+    run_all(options, client, congestion, workloads, results)
+    settings["load_after"] = load_average()
+    results.missing += NOT_YET
+    print(report.tables(results, workloads, "simple"))
+    for path in report.write(results, workloads, options.output):
+        print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BenchError, ProcessError) as failure:
+        sys.exit(f"bench: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)

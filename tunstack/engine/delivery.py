@@ -1,0 +1,99 @@
+"""Delivery: the end of everything that brings something to a connection. Only on_writable comes from elsewhere (Stack.poll_transmit).
+
+The order of calls is in sink.py. Received data is handed on as it came, and copied only where the application does not take it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine.sink import NULL_SINK
+from tunstack.engine.state import RECEIVING
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+
+def deliver(conn: Connection) -> None:
+    """Call the sink for what is due.
+
+    A sink that calls back finds a consistent connection; nested calls leave the rest to the outer one.
+    """
+    if conn.is_delivering:
+        return
+    conn.is_delivering = True
+    try:
+        _deliver(conn)
+    finally:
+        conn.is_delivering = False
+
+
+def _deliver(conn: Connection) -> None:
+    if conn.is_connected:
+        conn.is_connected = False
+        conn.sink.on_established()
+    rx = conn.rx
+    if rx is not None:
+        if conn.is_orphan:
+            rx.queue.clear()
+            rx.queued = 0
+            rx.ready.clear()
+        if rx.queue and not conn.paused:
+            _deliver_queue(conn)
+        if rx.ready:
+            _deliver_ready(conn)
+        if conn.eof_due and not conn.paused and not rx.queue:
+            conn.eof_due = False
+            if not conn.is_orphan:
+                conn.sink.on_eof()
+    if conn.is_ending and not conn.is_told:
+        _end(conn)
+
+
+def _deliver_queue(conn: Connection) -> None:
+    rx = conn.rx
+    while rx.queue and not conn.paused and not conn.is_orphan:
+        data = rx.queue.popleft()
+        rx.queued -= len(data)
+        conn.sink.on_data(memoryview(data))
+    window_opened(conn)
+
+
+def _deliver_ready(conn: Connection) -> None:  # hot
+    rx = conn.rx
+    ready = rx.ready
+    if len(ready) == 1 and not conn.paused and not rx.queue:
+        data = ready[0]
+        ready.clear()
+        conn.sink.on_data(data)
+        return
+    while ready and not conn.is_orphan:  # what is left when the application closes was not read: close() looks
+        data = ready.popleft()
+        if conn.paused or rx.queue:
+            rx.keep(data)
+        else:
+            conn.sink.on_data(data)
+    ready.clear()
+
+
+def _end(conn: Connection) -> None:
+    """Tell the sink that it is over, after all that it can still read.
+
+    An error that cost data not yet acknowledged is told at once, as a socket with something to send would tell it.
+    """
+    rx = conn.rx
+    if not conn.is_orphan:
+        if conn.sink is NULL_SINK:  # not accepted yet: whoever accepts it shall hear
+            return
+        if rx is not None and (rx.queue or conn.eof_due) and not conn.cost_data:
+            return
+    conn.is_told = True
+    sink, conn.sink = conn.sink, NULL_SINK
+    sink.on_closed(conn.error_due)
+
+
+def window_opened(conn: Connection) -> None:
+    """The application took data: tell the peer if its window at least doubles by it (silly window)."""
+    if conn.state in RECEIVING and conn.rx.wants_window_update():
+        conn.rx.acks_due = max(conn.rx.acks_due, 1)
+        conn.mark_dirty()
