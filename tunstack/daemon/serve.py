@@ -89,7 +89,8 @@ class Daemon:
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)
-            print(self.ready_line(), flush=True)
+            sys.stdout.write(self.ready_line() + "\n")  # in one piece, for whoever reads it from a pipe
+            sys.stdout.flush()
             notify("READY=1")
             await self._until_told(endpoint)
             notify("STOPPING=1")
@@ -158,7 +159,7 @@ class Daemon:
         """Let what is open come to an end, within the drain timeout."""
         deadline = time.monotonic() + self._config.drain_timeout
         services.drain()
-        log.info("ending: %d connections are open", count_states(endpoint.stack.connections).get("ESTABLISHED", 0))
+        log.info("ending; connections that are open: %d", count_states(endpoint.stack.connections).get("ESTABLISHED", 0))
         finished = await _first(services.wait_closed, self._hurried.wait, endpoint.wait_closed, timeout=self._config.drain_timeout)
         if finished and not self._hurried.is_set():
             # All is handed to the stack; give the peers the time to acknowledge it.
