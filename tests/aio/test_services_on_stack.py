@@ -214,3 +214,41 @@ def test_many_at_once(run: Loops, tmp_path: Path) -> None:
                 assert answer.endswith(DATA[:20_000]), number
 
     run(main())
+
+
+class HalfClosing(asyncio.Protocol):
+    """Asks once and sends its FIN `turns` turns of the loop later."""
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+        self.lost = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+        self._later(self.turns)
+
+    def _later(self, turns: int) -> None:
+        assert self.transport is not None
+        if turns:
+            asyncio.get_running_loop().call_soon(self._later, turns - 1)
+        else:
+            self.transport.write_eof()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set_result(error)
+
+
+@pytest.mark.parametrize("turns", range(20))
+def test_a_client_that_closes_as_its_answer_ends_is_let_go(turns: int) -> None:
+    """M-50: the FIN comes while the answer is written, before the server waits for the next request; it must not stay in CLOSE_WAIT."""
+
+    async def main() -> None:
+        async with serving() as (client, _services):
+            _, protocol = await client.create_connection(lambda: HalfClosing(turns), HOST, 80)
+            async with asyncio.timeout(30):
+                assert await protocol.lost is None
+
+    sim.run(main())

@@ -55,7 +55,7 @@ def test_a_killed_client_leaves_no_connection(daemon: Daemon, tmp_path: Path) ->
     for client in clients:
         os.kill(client.pid, signal.SIGKILL)
         client.wait(timeout=10)
-    assert settled(daemon) == 0
+    assert settled(daemon) == 0, daemon.status()["connections"]
     daemon.stop()
 
 
@@ -87,7 +87,7 @@ def test_ten_thousand_connections_leave_nothing_behind(daemon: Daemon) -> None:
     before = daemon.memory()
     connect(10000)
     after = daemon.memory()
-    assert settled(daemon) == 0
+    assert settled(daemon) == 0, daemon.status()["connections"]
     assert after - before < 4 << 20, (before, after)
     daemon.stop()
 

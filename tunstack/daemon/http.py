@@ -64,9 +64,13 @@ class Handler(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp declares that it returns nothing
         """Keep the transport open while a request waits for its answer, unless its body will never be whole."""
         self.is_half_closed = True
-        if self._current_request is not None and not self._messages:
-            return self._current_request.content.is_eof()
-        return not self._is_idle()
+        if self._is_idle():
+            return False
+        if not self._messages:
+            super().close()  # the answer at hand is the last, also if it is written already and only the next wait has not begun
+            if self._current_request is not None:
+                return self._current_request.content.is_eof()
+        return True
 
     def close(self) -> None:
         """Close when the requests at hand are answered; aiohttp forgets the connection that has none."""

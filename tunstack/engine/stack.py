@@ -303,7 +303,8 @@ class Stack:
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
-        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken), ENETUNREACH (no such destination), setsockopt(2)'s.
+        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken),
+        ENETUNREACH (no such destination), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
             local = self.config.addresses[0]
