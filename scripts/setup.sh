@@ -91,7 +91,7 @@ need_package() {
         return
     fi
     # What `test` has installed stays when only `build` is asked for.
-    if [ -z "$extras" ] && [ -x $VENV/bin/tunstack ] && [ "$(cat $STAMP 2>/dev/null)" = "$(fingerprint '[test,dev]')" ]; then
+    if [ -z "$extras" ] && [ -x $VENV/bin/tunstack ] && [ "$(cat $STAMP 2>/dev/null)" = "$(fingerprint '[test,dev,bench]')" ]; then
         return
     fi
     if [ -e $VENV ] && ! is_good_python $VENV/bin/python; then
@@ -135,7 +135,7 @@ run)
 test)
     need_programs
     need_python
-    need_package '[test,dev]'
+    need_package '[test,dev,bench]'
     need_tun
     ;;
 *)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import socket
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -19,11 +22,26 @@ from tunstack.cli.netcat import Netcat
 from tunstack.cli.pump import Input, Output, can_poll
 
 OURS, PEER = "10.77.0.1", "10.77.0.2"
+T = TypeVar("T")
 DATA = random.Random(11).randbytes(2_000_000)
 
 
 def run(main: Coroutine[object, object, None]) -> None:
     asyncio.run(asyncio.wait_for(main, 30))
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Await a blocking call; unlike asyncio's own threads, one that hangs does not keep a failed test from ending."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def work() -> None:
+        result = call()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(done.set_result, result)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await done
 
 
 class Terminal:
@@ -53,7 +71,7 @@ class Terminal:
             if end:
                 self.hang_up()
 
-        self._written = asyncio.ensure_future(asyncio.to_thread(write))
+        self._written = asyncio.ensure_future(in_thread(write))
 
     def hang_up(self) -> None:
         """End its standard input."""
@@ -73,7 +91,7 @@ class Terminal:
             with os.fdopen(self._output, "rb") as file:
                 return file.read()
 
-        reading = asyncio.ensure_future(asyncio.to_thread(read))
+        reading = asyncio.ensure_future(in_thread(read))
         status = await self.task
         for descriptor in self._theirs:
             os.close(descriptor)
@@ -166,20 +184,63 @@ def test_client_goes_on_sending_after_the_peers_fin(monkeypatch: pytest.MonkeyPa
 
 
 def test_both_directions_at_once_hold_back_for_a_slow_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs: list[Output] = []
+
+    def make(descriptor: int, loop: asyncio.AbstractEventLoop) -> Output:
+        outputs.append(Output(descriptor, loop))
+        return outputs[-1]
+
+    monkeypatch.setattr("tunstack.cli.netcat.Output", make)
+
     async def main() -> None:
         async with memory_pair((OURS, PEER)) as (ours, peer):
             queue = await accept(peer)
             netcat = Terminal(ours, config("-N"), monkeypatch)
             netcat.say(DATA)
             reader, writer = await queue.get()
-            writer.write(DATA)  # before anyone reads our output: the pipe and our buffers fill, then the window closes
+            writer.write(DATA * 5)  # before anyone reads our output: the pipe and our buffers fill, then the window closes
             writer.write_eof()
-            for _ in range(200):
+            for _ in range(3000):
                 await asyncio.sleep(0)
+            assert 0 < outputs[0].size < 1_000_000
             (_status, heard), got = await asyncio.gather(netcat.heard(), reader.read())
-            assert heard == DATA and got == DATA
+            assert heard == DATA * 5 and got == DATA
 
     run(main())
+
+
+@pytest.mark.parametrize("when", ["conversing", "lingering"])
+def test_signal_ends_it_quietly(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], when: str) -> None:
+    """ssh hangs up on its ProxyCommand while that waits for the last acknowledgement; a second signal changes nothing."""
+
+    async def main() -> None:
+        async with memory_pair((OURS, PEER)) as (ours, peer):
+            queue = await accept(peer)
+            netcat = Terminal(ours, config("-N"), monkeypatch)
+            lingers: list[float] = []
+
+            async def shutdown(timeout: float = 0) -> None:
+                if netcat.task.done():
+                    return
+                lingers.append(timeout)
+                if len(lingers) == 1 and when == "lingering":
+                    await asyncio.Event().wait()
+                os.kill(os.getpid(), signal.SIGHUP)
+                await asyncio.sleep(0)
+
+            monkeypatch.setattr(ours, "shutdown", shutdown)
+            _reader, writer = await queue.get()
+            if when == "lingering":
+                netcat.hang_up()
+                writer.close()
+                while not lingers:
+                    await asyncio.sleep(0)
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert await netcat.heard() == (128 + signal.SIGHUP, b"")
+            writer.close()
+
+    run(main())
+    assert capfd.readouterr().err == ""
 
 
 def test_regular_file_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

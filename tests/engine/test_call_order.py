@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from errno import EINVAL, ENOENT
+
+import pytest
 from engine.notation import Play
 
+from tunstack.engine.options import SocketOptions
 from tunstack.sim.script import Runner
+from tunstack.sim.script.packet import Packet
+from tunstack.sim.script.sockets import Socket
+from tunstack.wire.segment import ACK, RST, Segment
 
 OPEN = """
     0    listen 8080
@@ -81,3 +88,46 @@ def test_a_scale_is_kept_that_a_later_buffer_would_not_need(play: Play) -> None:
         +0   expect rcv_wscale=0
         """
     )
+
+
+class Closes(Socket):
+    """Closes as soon as the first data comes."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__()
+        self.runner = runner
+
+    def on_data(self, data: memoryview) -> None:
+        super().on_data(data)
+        assert self.conn is not None
+        self.conn.close(self.runner.now)
+
+
+def test_close_within_on_data_resets_if_more_was_there_to_read() -> None:
+    """RFC 1122 4.2.2.13, RFC 2525 2.17: also where the rest came with the same segment, which filled a hole."""
+    script = OPEN + "+0 < . 101:201(100) ack 1 win 30000\n+0 > . 1:1(0) ack 1\n"
+    runner = Runner(script).run()
+    socket = Closes(runner)
+    conn = runner.sockets.all[-1].conn
+    assert conn is not None
+    socket.conn, conn.sink = conn, socket
+    conn.resume(runner.now)
+    runner._receive(runner._packet_octets(Packet(ACK, 1, 100, 1, 30000))[0], 0, 0)
+    reset = runner.stack.poll_transmit(runner.now)
+    assert isinstance(reset, Segment)
+    assert reset.flags == RST | ACK
+    assert socket.calls == ["data", "closed"]
+    assert runner.stack.counters.TCPAbortOnClose == 1
+
+
+@pytest.mark.parametrize(("options", "error"), [({"congestion": "none such"}, ENOENT), ({"syncnt": 0}, EINVAL), ({"maxseg": 1}, EINVAL)])
+def test_options_given_to_listen_and_connect_are_checked_there(options: dict[str, object], error: int) -> None:
+    """Else they raise when a peer answers, in the middle of its segment."""
+    runner = Runner("0 listen 8080").run()
+    with pytest.raises(OSError) as caught:
+        runner.stack.listen(runner.local, 81, on_acceptable=lambda listener: None, options=SocketOptions(**options))  # type: ignore[arg-type]
+    assert caught.value.errno == error
+    with pytest.raises(OSError) as caught:
+        runner.stack.connect(runner.remote, 81, Socket(), runner.now, options=SocketOptions(**options))  # type: ignore[arg-type]
+    assert caught.value.errno == error
+    assert not runner.stack.flows

@@ -209,6 +209,21 @@ def test_simultaneous_open_with_a_bare_ack(play: Play) -> None:
     """)
 
 
+def test_simultaneous_open_acknowledges_what_is_outside_the_window(play: Play) -> None:
+    """M-21, RFC 9293 3.10.7.4 first step, at once and not when the connection is made."""
+    play("""
+        0    connect 80
+        +0   > S 0:0(0) <...>
+        +.01 < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        +.01 < . 99999:99999(0) ack 1 win 1000
+        +0   > . 1:1(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 1000
+        +0   state ESTABLISHED
+        +1   idle
+    """)
+
+
 def test_simultaneous_open_repeats_its_syn_ack(play: Play) -> None:
     """M-21, M-34."""
     play("""

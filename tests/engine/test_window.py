@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from engine.notation import Play
+
+from tunstack.engine.sysctl import Sysctl
+from tunstack.sim.script import Runner
+from tunstack.sim.script.packet import ACK, Packet
 
 OPEN = """
     0    listen 8080
@@ -355,3 +360,27 @@ def test_holding_back_by_cork_does_not_slow_the_probes_of_a_closed_window(play: 
         +.42 > . 600:600(0) ack 1
         """
     )
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_a_reader_that_sleeps_is_not_drowned_by_octets(fast_path: bool) -> None:
+    """M-31, M-32: scaled windows are rounded up, so each octet that is acknowledged may bring room for another; up to a bound."""
+    opening = """
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1000,nop,wscale 7>
+        +0   > S. 0:0(0) ack 1 win 2920 <mss 1460,nop,wscale 7>
+        +.01 < . 1:1(0) ack 1 win 30000
+        +0   accept
+    """
+    runner = Runner(opening, fast_path=fast_path, sysctl=Sysctl(tcp_rmem=(4096, 8192, 6291456))).run()
+    conn = runner.sockets.all[-1].conn
+    assert conn is not None
+    for _ in range(6_000):
+        at = 1 + conn.rx.queued
+        for seq in (at, at - 1):  # the second is old, and draws an ACK at once
+            runner._receive(runner._packet_octets(Packet(ACK, seq, 1, 1, 30000))[0], 0, 0)
+        while runner.stack.poll_transmit(runner.now) is not None:
+            pass
+    assert conn.rx.queued <= 4096 + 2 * 128 + 1
+    assert len(conn.rx.queue) <= 3
+    assert runner.stack.counters.TCPRcvQDrop

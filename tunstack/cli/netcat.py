@@ -64,6 +64,8 @@ class Netcat:
             output = Output(sys.stdout.fileno(), loop)
             converse = self._serve if self._config.host is None else self._connect
             status = await converse(endpoint, input_, output)
+            deadline = loop.time() + LINGER
+            await endpoint.shutdown(LINGER)
         except asyncio.CancelledError:
             await endpoint.shutdown(LINGER_AFTER_SIGNAL)
             if self._signal:
@@ -72,15 +74,15 @@ class Netcat:
         except BaseException:
             endpoint.close()
             raise
-        deadline = loop.time() + LINGER
-        await endpoint.shutdown(LINGER)
         if loop.time() >= deadline and not status:
             return _fail("the peer has not acknowledged all that was sent")
         return status
 
     def _on_signal(self, number: int, task: asyncio.Task[int]) -> None:
-        self._signal = number
-        task.cancel()
+        """End, also while we wait for the peer's last acknowledgement (ssh does that to its ProxyCommand); once is enough."""
+        if not self._signal:
+            self._signal = number
+            task.cancel()
 
     async def _connect(self, endpoint: Endpoint, input_: Input | None, output: Output) -> int:
         config = self._config

@@ -95,7 +95,7 @@ class Output:
         self._descriptor = descriptor
         self._loop = loop
         self._waiting: deque[memoryview] = deque()
-        self._size = 0  # octets in it
+        self.size = 0  # octets that wait
         self._is_full = False
         self._is_watched = False
         self._poll = select.poll()
@@ -108,17 +108,17 @@ class Output:
         if self.error is not None:
             return
         self._waiting.append(memoryview(data))
-        self._size += len(data)
+        self.size += len(data)
         if not self._is_watched:
             self._flush()
-        if self._size > _HIGH and not self._is_full:
+        if self.size > _HIGH and not self._is_full:
             self._is_full = True
             if self.on_full is not None:
                 self.on_full()
 
     async def drain(self) -> None:
         """Wait until everything is written (or cannot be)."""
-        if self._size and self.error is None:
+        if self.size and self.error is None:
             self._emptied = self._loop.create_future()
             await self._emptied
 
@@ -127,7 +127,7 @@ class Output:
             while self._waiting and self._poll.poll(0):
                 first = self._waiting[0]
                 written = os.write(self._descriptor, first[: self._piece])
-                self._size -= written
+                self.size -= written
                 if written == len(first):
                     self._waiting.popleft()
                 else:
@@ -137,7 +137,7 @@ class Output:
         except OSError as error:
             self._fail(error)
         self._watch(bool(self._waiting))
-        if self._is_full and self._size <= _LOW:
+        if self._is_full and self.size <= _LOW:
             self._is_full = False
             if self.on_drained is not None:
                 self.on_drained()
@@ -155,6 +155,6 @@ class Output:
     def _fail(self, error: OSError) -> None:
         self.error = error
         self._waiting.clear()
-        self._size = 0
+        self.size = 0
         if self.on_error is not None:
             self.on_error(error)

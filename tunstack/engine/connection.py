@@ -20,7 +20,7 @@ from tunstack.engine.recovery import Recovery
 from tunstack.engine.rtt import RttEstimator
 from tunstack.engine.sender import Sender
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import MAY_WRITE, SECOND, SYNCHRONIZED, State
+from tunstack.engine.state import CLOSED, ESTABLISHED, MAY_WRITE, SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK
 from tunstack.wire.flow import unpack_flow
@@ -93,7 +93,7 @@ class Connection:
         self.stack = stack
         self.flow = flow  # of the segments that we send
         self.flow_in = flow_in  # of those that come
-        self.state = State.CLOSED
+        self.state = CLOSED
         self.options = options
         self.sink = sink
         self.mtu = stack.path_mtu.get(flow)  # of the path
@@ -178,7 +178,7 @@ class Connection:
     @property
     def is_over(self) -> bool:
         """Whether the protocol is done with it."""
-        return self.state is State.CLOSED or self.state is State.TIME_WAIT
+        return self.state is CLOSED or self.state is TIME_WAIT
 
     def info(self) -> ConnectionInfo:
         """Return what Linux tells in TCP_INFO."""
@@ -191,14 +191,14 @@ class Connection:
         size, largest = buffer_limits(self.options, self.stack.sysctl)
         self.syn_window = first_window(size, local_mss(self.mtu, self.options))
         self.syn_wscale = window_scale(largest) if self.stack.sysctl.tcp_window_scaling else None
-        self.state = State.SYN_SENT
+        self.state = SYN_SENT
         self.tx.syn_sent()
         self.syn_due = True
         self.mark_dirty()
 
     def open_passive(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
         """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
-        self.state = State.SYN_RECEIVED
+        self.state = SYN_RECEIVED
         self.tx.syn_sent()
         self.learn_peer(agreed, irs, window, now)
 
@@ -225,7 +225,7 @@ class Connection:
 
     def on_segment(self, seg: Segment, now: int) -> None:  # hot
         """Handle a segment of this connection."""
-        if self.state is State.ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
+        if self.state is ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
             if self.rx.ready:
                 deliver(self)
             return
@@ -236,7 +236,7 @@ class Connection:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
         if error.mtu:
             self._shrink_path(self.stack.path_mtu.lower(self.flow, error.mtu, now))
-        elif self.state in (State.SYN_SENT, State.SYN_RECEIVED):
+        elif self.state in (SYN_SENT, SYN_RECEIVED):
             transitions.finish(self, errno_error(error.errno), now)
         else:
             self.soft_error = errno_error(error.errno)
@@ -284,7 +284,7 @@ class Connection:
         """
         if self.tx.fin_queued or self.state not in MAY_WRITE:
             raise socket_error("EPIPE")
-        if self.state is State.ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
+        if self.state is ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
             self._check_idle(now)
         tx = self.tx
         tx.queue.append(data)

@@ -15,6 +15,7 @@ class Counters:
     IpInUnknownProtos: int = 0
     IpInDelivers: int = 0
     IpOutRequests: int = 0
+    IpOutDiscards: int = 0
     IpReasmTimeout: int = 0
     IpReasmReqds: int = 0
     IpReasmOKs: int = 0

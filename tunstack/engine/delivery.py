@@ -67,15 +67,13 @@ def _deliver_ready(conn: Connection) -> None:  # hot
         ready.clear()
         conn.sink.on_data(data)
         return
-    rx.ready = []
-    for data in ready:
-        if conn.is_orphan:
-            break
+    while ready and not conn.is_orphan:  # what is left when the application closes was not read: close() looks
+        data = ready.popleft()
         if conn.paused or rx.queue:
-            rx.queue.append(bytes(data))
-            rx.queued += len(data)
+            rx.keep(data)
         else:
             conn.sink.on_data(data)
+    ready.clear()
 
 
 def _end(conn: Connection) -> None:

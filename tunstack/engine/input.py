@@ -12,7 +12,7 @@ from tunstack.engine import transitions
 from tunstack.engine.errors import socket_error
 from tunstack.engine.handshake import Agreed
 from tunstack.engine.recovery import OPEN
-from tunstack.engine.state import RECEIVING, SECOND, State
+from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SECOND, SYN_RECEIVED, SYN_SENT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
 from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
 
 EMPTY = memoryview(b"")
-FIN_BEFORE_RST = frozenset((State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK))
+FIN_BEFORE_RST = frozenset((CLOSE_WAIT, CLOSING, LAST_ACK))
 
 
 def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
@@ -41,7 +41,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
         or not (length or newly_acked)
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
-        or (length and (rx.pieces or conn.is_orphan))
+        or (length and (rx.pieces or conn.is_orphan or (rx.queued and rx.is_full)))
         or conn.recovery.phase != OPEN
         or conn.recovery.dupacks
         or tx.lost_out
@@ -74,7 +74,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
 
 def arrives(conn: Connection, seg: Segment, now: int) -> None:
     """Handle a segment the full way (RFC 9293 3.10.7.3 and 3.10.7.4)."""
-    if conn.state is State.SYN_SENT:
+    if conn.state is SYN_SENT:
         arrives_in_syn_sent(conn, seg, now)
         return
     if conn.is_over:
@@ -113,7 +113,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         conn.rx.acks_due = 1
         transitions.established(conn, now)
     else:
-        conn.state = State.SYN_RECEIVED
+        conn.state = SYN_RECEIVED
         conn.retransmits = 0
         conn.syn_due = True
         tx.update_window(seg.window, seg.seq, tx.iss)
@@ -181,7 +181,7 @@ def check_reset(conn: Connection, seg: Segment, now: int) -> bool:
     if not seg.flags & RST:
         return True
     if ends_connection(conn, seg):
-        error = "EPIPE" if conn.state is State.CLOSE_WAIT else "ECONNREFUSED" if conn.state is State.SYN_RECEIVED else "ECONNRESET"
+        error = "EPIPE" if conn.state is CLOSE_WAIT else "ECONNREFUSED" if conn.state is SYN_RECEIVED else "ECONNRESET"
         transitions.finish(conn, socket_error(error), now)
     else:
         challenge(conn, now)
@@ -201,7 +201,7 @@ def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
     """
     if not seg.flags & SYN:
         return True
-    if conn.state is State.SYN_RECEIVED and seg.seq == conn.rx.irs:
+    if conn.state is SYN_RECEIVED and seg.seq == conn.rx.irs:
         if seg.flags & ACK and seg.ack == conn.tx.snd_nxt:
             return True
         if not seg.flags & ACK:  # its SYN again: our SYN-ACK was lost
@@ -234,7 +234,7 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
     if not seg.flags & ACK:
         return False
     tx = conn.tx
-    if conn.state is State.SYN_RECEIVED and not complete_handshake(conn, seg, now):
+    if conn.state is SYN_RECEIVED and not complete_handshake(conn, seg, now):
         return False
     if seq_gt(seg.ack, tx.snd_nxt):  # acknowledges what was never sent (RFC 5961 5.2)
         challenge(conn, now)
@@ -341,18 +341,22 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     if conn.is_orphan and seq_gt((seq + seg.length) & MASK, rx.rcv_nxt):  # nobody will read it (RFC 9293 3.10.4 via RFC 1122 4.2.2.13)
         conn.stack.counters.TCPAbortOnData += 1
         conn.stack.reply_reset(seg)
-        transitions.finish(conn, None, now)
+        transitions.finish(conn, None if conn.tx.is_all_acked else socket_error("ECONNRESET"), now)
         return
     counters = conn.stack.counters
+    if seg.length and rx.queued and rx.is_full:  # the peer may send it again later
+        counters.TCPRcvQDrop += 1
+        acknowledge_now(conn)
+        return
     in_order_before = not rx.pieces
     held = len(rx.pieces)
     payload = seg.payload[0] if seg.length else EMPTY
     if rx.accept(seq, payload, fin):  # type: ignore[arg-type]
-        if rx.eof and conn.state is State.ESTABLISHED:
+        if rx.eof and conn.state is ESTABLISHED:
             rx.pingpong = True  # most often we answer a FIN with our own, which brings the ACK (Linux)
         data_came(conn, seg, now)
         # RFC 5681 4.2: a segment that fills a hole is acknowledged at once; so is a FIN that ends the conversation
-        if not in_order_before or (rx.eof and conn.state is not State.ESTABLISHED):
+        if not in_order_before or (rx.eof and conn.state is not ESTABLISHED):
             acknowledge_now(conn)
     else:
         if len(rx.pieces) > held:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from tunstack.congestion import available
 from tunstack.engine.errors import socket_error
 
 
@@ -54,9 +55,18 @@ NAMES = frozenset(field.name for field in fields(SocketOptions))
 
 
 def check_option(name: str, value: object) -> None:
-    """Raise the OSError of setsockopt(2) for an unknown name (ENOPROTOOPT) or a value out of range (EINVAL)."""
+    """Raise the OSError of setsockopt(2): ENOPROTOOPT for an unknown name, EINVAL for a value out of range, ENOENT for congestion."""
     if name not in NAMES:
         raise socket_error("ENOPROTOOPT")
     bounds = BOUNDS.get(name)
     if bounds is not None and value is not None and not (isinstance(value, int) and bounds[0] <= value <= bounds[1]):
         raise socket_error("EINVAL")
+    if name == "congestion" and value is not None and value not in available():
+        raise socket_error("ENOENT")
+
+
+def check_options(options: SocketOptions) -> SocketOptions:
+    """Return the options; raise what `check_option` has against any of them."""
+    for name in NAMES:
+        check_option(name, getattr(options, name))
+    return options

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
-from tunstack.engine.state import State
+from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK
 from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
@@ -26,10 +26,10 @@ PERSIST_MIN = 200_000  # us; also how long at least TCP_CORK and MSG_MORE may ho
 def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
     """Return the next segment to send, or None when nothing may leave now."""
     tx = conn.tx
-    if conn.state is State.SYN_SENT or conn.state is State.SYN_RECEIVED:
+    if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
         return poll_syn(conn, now)
-    if conn.state is State.CLOSED or conn.state is State.TIME_WAIT:
-        return poll_ack(conn, now) if conn.state is State.TIME_WAIT else None
+    if conn.state is CLOSED or conn.state is TIME_WAIT:
+        return poll_ack(conn, now) if conn.state is TIME_WAIT else None
     if tx.lost_out:
         segment = poll_retransmit(conn, now, max_payload)
         if segment is not None:
@@ -54,7 +54,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
 def poll_syn(conn: Connection, now: int) -> Segment | None:
     """SYN or, having seen the peer's (simultaneous open), SYN-ACK."""
     if not conn.syn_due:
-        return None
+        return poll_ack(conn, now) if conn.state is SYN_RECEIVED else None
     conn.syn_due = False
     sysctl = conn.stack.sysctl
     mss = local_mss(conn.mtu, conn.options)
@@ -66,7 +66,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed
-    if conn.state is State.SYN_SENT or agreed is None:
+    if conn.state is SYN_SENT or agreed is None:
         return make_syn(
             conn.flow,
             conn.tx.iss,

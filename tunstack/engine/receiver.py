@@ -17,6 +17,7 @@ DELACK_MIN = 40_000  # us, Linux's TCP_DELACK_MIN and TCP_ATO_MIN
 DELACK_MAX = 200_000  # us, in an interactive session; else 500 ms, which a round trip always is below
 QUICKACKS_MAX = 16  # segments acknowledged at once at the start of a connection
 OUT_OF_ORDER_MAX = 4096  # pieces held for reassembly, whatever their size
+JOIN_MAX = 2048  # octets to which pieces that wait for the application are joined
 PIECE_COST = 256  # octets of memory that a piece held costs beside its data
 
 
@@ -78,7 +79,7 @@ class Receiver:
         self.buffer_max = buffer_max
         self.advmss = mss  # the largest segment that we told the peer to send
         self.mss = min(mss, MSS_GUESS)  # size of the peer's full segments, as seen
-        self.ready: list[memoryview] = []  # in-order data of the segment in hand, borrowed
+        self.ready: deque[memoryview] = deque()  # in-order data of the segment in hand, borrowed
         self.queue: deque[bytes] = deque()  # in-order data that the application has not taken
         self.queued = 0  # its octets
         self.pieces: list[Piece] = []
@@ -183,6 +184,23 @@ class Receiver:
         elif self.pieces:
             self._take_pieces()
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits for the application than our windows, each rounded up, can have asked for.
+
+        A peer that sends an octet for each ACK gains up to a unit of the scaled window with it, since the edge is not taken back.
+        """
+        return self.queued > self.buffer_size + (2 << self.wscale)
+
+    def keep(self, data: memoryview) -> None:
+        """Copy in-order data that the application does not take now; small pieces are joined, each would cost more than its octets."""
+        queue = self.queue
+        if queue and len(queue[-1]) + len(data) <= JOIN_MAX:
+            queue[-1] += bytes(data)
+        else:
+            queue.append(bytes(data))
+        self.queued += len(data)
 
     def _reach_fin(self) -> None:
         """The FIN takes one sequence number; nothing after it exists."""

@@ -18,12 +18,12 @@ from tunstack.engine.errors import socket_error
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import HalfOpen, Listener
-from tunstack.engine.options import SocketOptions
+from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import choose_port, overlaps
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import State
+from tunstack.engine.state import CLOSED
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
@@ -33,6 +33,7 @@ from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow, unpack_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
 
 CHALLENGE_PERIOD = 1_000_000  # us
+REPLIES_MAX = 16_384  # segments that wait for the device and belong to no connection
 
 
 class Stack:
@@ -207,7 +208,10 @@ class Stack:
                     conn.sink.on_writable()
 
     def emit(self, seg: Segment) -> None:
-        """Queue a segment that no connection will be polled for."""
+        """Queue a segment that no connection will be polled for. What a device that takes none lets pile up is lost, as on a full link."""
+        if len(self._replies) >= REPLIES_MAX:
+            self.counters.IpOutDiscards += 1
+            return
         self._replies.append(seg)
         if self.on_dirty is not None:
             self.on_dirty()
@@ -255,7 +259,7 @@ class Stack:
     ) -> Listener:
         """Listen on a port of an address (all zeros: of every address); port 0 chooses one.
 
-        OSError EADDRNOTAVAIL for an address that is not ours, EADDRINUSE for a port that somebody listens on.
+        OSError EADDRNOTAVAIL for an address that is not ours, EADDRINUSE for a port that somebody listens on, or setsockopt(2)'s.
         """
         if address != ANY_IPV4 and address not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
@@ -263,7 +267,7 @@ class Stack:
             port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self._listeners_on(address, port))
         if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
             raise socket_error("EADDRINUSE")
-        listener = Listener(self, address, port, backlog, options or SocketOptions(), on_acceptable, reuse_port)
+        listener = Listener(self, address, port, backlog, check_options(options or SocketOptions()), on_acceptable, reuse_port)
         self._listeners.setdefault((address, port), []).append(listener)
         return listener
 
@@ -299,7 +303,7 @@ class Stack:
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
-        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken), ENETUNREACH (no such destination).
+        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken), ENETUNREACH (no such destination), setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
             local = self.config.addresses[0]
@@ -316,7 +320,7 @@ class Stack:
         elif pack_flow(remote, remote_port, local, local_port) in self.flows:
             raise socket_error("EADDRINUSE")
         flow = pack_flow(local, local_port, remote, remote_port)
-        conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options or SocketOptions(), sink)
+        conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), check_options(options or SocketOptions()), sink)
         self.adopt(conn)
         self.counters.TcpActiveOpens += 1
         conn.open_active(now)
@@ -344,5 +348,5 @@ class Stack:
         for listener in list(self.listeners):
             listener.close(now)
         for conn in list(self.connections):
-            if conn.state is not State.CLOSED:
+            if conn.state is not CLOSED:
                 abort(conn, now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import output, transitions
 from tunstack.engine.rtt import RTO_MAX, retries_timeout
-from tunstack.engine.state import SECOND, SYNCHRONIZED, State
+from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
 from tunstack.engine.timers import NEVER
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
     """RFC 6298 5.4 to 5.7; for a SYN, the retries of M-25."""
     sysctl = conn.stack.sysctl
     conn.retransmits += 1
-    if conn.state is State.SYN_SENT or conn.state is State.SYN_RECEIVED:
-        retries = sysctl.tcp_synack_retries if conn.state is State.SYN_RECEIVED else conn.options.syncnt or sysctl.tcp_syn_retries
+    if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
+        retries = sysctl.tcp_synack_retries if conn.state is SYN_RECEIVED else conn.options.syncnt or sysctl.tcp_syn_retries
         if conn.retransmits > retries or user_timeout_passed(conn, now):
             transitions.give_up(conn, now)
             return

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING
 from tunstack.engine import output
 from tunstack.engine.errors import socket_error
 from tunstack.engine.rtt import RTO_FALLBACK
-from tunstack.engine.state import SECOND, SYNCHRONIZED, State
+from tunstack.engine.state import (
+    CLOSE_WAIT,
+    CLOSED,
+    CLOSING,
+    ESTABLISHED,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    LAST_ACK,
+    SECOND,
+    SYN_RECEIVED,
+    SYN_SENT,
+    SYNCHRONIZED,
+    TIME_WAIT,
+)
 from tunstack.engine.timers import NEVER
 
 if TYPE_CHECKING:
@@ -19,7 +32,7 @@ if TYPE_CHECKING:
 
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
-    conn.state = State.ESTABLISHED
+    conn.state = ESTABLISHED
     conn.start_congestion_control()
     if not conn.rtt.srtt:
         conn.rtt.rto = RTO_FALLBACK
@@ -30,7 +43,7 @@ def established(conn: Connection, now: int) -> None:
     conn.start_keepalive(now)
     conn.is_connected = True
     if conn.tx.fin_queued:  # closed while opening (RFC 9293 3.10.4)
-        conn.state = State.FIN_WAIT_1
+        conn.state = FIN_WAIT_1
     conn.mark_dirty()
 
 
@@ -40,10 +53,10 @@ def queue_fin(conn: Connection) -> None:
     if tx.fin_queued:
         return
     tx.fin_queued = True
-    if conn.state is State.ESTABLISHED:
-        conn.state = State.FIN_WAIT_1
-    elif conn.state is State.CLOSE_WAIT:
-        conn.state = State.LAST_ACK
+    if conn.state is ESTABLISHED:
+        conn.state = FIN_WAIT_1
+    elif conn.state is CLOSE_WAIT:
+        conn.state = LAST_ACK
     conn.mark_dirty()
 
 
@@ -54,7 +67,7 @@ def close(conn: Connection, now: int) -> None:
     conn.is_orphan = True
     if conn.is_over:  # what was not read is forgotten, and on_closed, which waited for that, comes
         return
-    if conn.state is State.SYN_SENT:
+    if conn.state is SYN_SENT:
         finish(conn, None, now)
     elif conn.rx is not None and (conn.rx.queued or conn.rx.ready):
         conn.stack.counters.TCPAbortOnClose += 1
@@ -67,7 +80,7 @@ def close(conn: Connection, now: int) -> None:
         queue_fin(conn)
         if conn.options.linger:
             conn.set_linger(now + conn.options.linger * SECOND)
-        if conn.state is State.FIN_WAIT_2:  # shut down before, FIN acknowledged
+        if conn.state is FIN_WAIT_2:  # shut down before, FIN acknowledged
             await_peer_fin(conn, now)
 
 
@@ -89,10 +102,10 @@ def abort(conn: Connection, now: int) -> None:
 
 def reset(conn: Connection, now: int) -> None:
     """Send RST where the peer has a connection to reset: not once all is said and both FINs are on their way (RFC 9293 3.10.5)."""
-    if conn.state in (State.CLOSING, State.LAST_ACK):
+    if conn.state in (CLOSING, LAST_ACK):
         needed = bool(conn.tx.unsent) or not conn.tx.fin_sent
     else:
-        needed = conn.state in SYNCHRONIZED or conn.state is State.SYN_RECEIVED
+        needed = conn.state in SYNCHRONIZED or conn.state is SYN_RECEIVED
     if needed:
         conn.stack.counters.TcpOutRsts += 1
         conn.stack.emit(output.make_reset(conn, now))
@@ -100,30 +113,30 @@ def reset(conn: Connection, now: int) -> None:
 
 def fin_acked(conn: Connection, now: int) -> None:
     """Our FIN is acknowledged."""
-    if conn.state is State.FIN_WAIT_1:
-        conn.state = State.FIN_WAIT_2
+    if conn.state is FIN_WAIT_1:
+        conn.state = FIN_WAIT_2
         if conn.is_orphan:
             await_peer_fin(conn, now)
-    elif conn.state is State.CLOSING:
+    elif conn.state is CLOSING:
         enter_time_wait(conn, now)
-    elif conn.state is State.LAST_ACK:
+    elif conn.state is LAST_ACK:
         finish(conn, None, now)
 
 
 def fin_received(conn: Connection, now: int) -> None:
     """The peer's FIN was reached, all data before it is in (RFC 9293 3.10.7.4, eighth step)."""
     conn.eof_due = True
-    if conn.state in (State.ESTABLISHED, State.SYN_RECEIVED):
-        conn.state = State.CLOSE_WAIT
-    elif conn.state is State.FIN_WAIT_1:
-        conn.state = State.CLOSING
-    elif conn.state is State.FIN_WAIT_2:
+    if conn.state in (ESTABLISHED, SYN_RECEIVED):
+        conn.state = CLOSE_WAIT
+    elif conn.state is FIN_WAIT_1:
+        conn.state = CLOSING
+    elif conn.state is FIN_WAIT_2:
         enter_time_wait(conn, now)
 
 
 def enter_time_wait(conn: Connection, now: int) -> None:
     """Both FINs are exchanged and we closed first: a small entry keeps the four-tuple (M-54), the connection is free."""
-    conn.state = State.TIME_WAIT
+    conn.state = TIME_WAIT
     conn.stack.hold_time_wait(conn, now)
     conn.clear_timers()
     conn.end_application(None)
@@ -131,14 +144,14 @@ def enter_time_wait(conn: Connection, now: int) -> None:
 
 def finish(conn: Connection, error: OSError | None, now: int) -> None:
     """The connection is over: nothing of it stays in the stack."""
-    if conn.state is State.CLOSED:
+    if conn.state is CLOSED:
         return
     if error is not None:
-        if conn.state in (State.ESTABLISHED, State.CLOSE_WAIT):
+        if conn.state in (ESTABLISHED, CLOSE_WAIT):
             conn.stack.counters.TcpEstabResets += 1
-        elif conn.state in (State.SYN_SENT, State.SYN_RECEIVED):
+        elif conn.state in (SYN_SENT, SYN_RECEIVED):
             conn.stack.counters.TcpAttemptFails += 1
-    conn.state = State.CLOSED
+    conn.state = CLOSED
     conn.stack.forget(conn)
     conn.clear_timers()
     conn.cost_data = error is not None and not conn.tx.is_all_acked
