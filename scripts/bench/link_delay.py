@@ -4,8 +4,9 @@
     sudo .venv/bin/python scripts/bench/link_delay.py [--delay 10ms] [--seconds 4] [--rates 100,1000,5000,20000] [--loop uvloop]
 
 Packets leave at even distances with the time in them; the receiver's kernel stamps their arrival (SO_TIMESTAMPNS), so nothing that
-the measuring program does later counts. What is printed is measured minus asked for, in microseconds: it holds the way through both
-kernels too, which the runs without delay ("0 ms") show by themselves. Makes two network namespaces and removes them.
+the measuring program does later counts. The commands run before ordinary processes (SCHED_RR). What is printed is measured minus
+asked for, in microseconds: it holds the way through both kernels too, which the runs without delay ("0 ms") show by themselves.
+Makes two network namespaces and removes them.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def echo_probe(cleanup: ExitStack, a: str) -> Probe:
 @contextmanager
 def tunstack(a: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run a tunstack command in namespace a until the block ends; it must become ready and exit 0."""
-    command = [*os.environ.get("PRE", "").split(), "ip", "netns", "exec", a, sys.executable, "-m", "tunstack", *arguments]
+    command = ["ip", "netns", "exec", a, sys.executable, "-m", "tunstack", *arguments]
+    if arguments[0] == "serve":
+        command = ["chrt", "--rr", "1", *command]  # as `tunstack link` does by itself
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, stdin=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
@@ -164,7 +167,7 @@ def main() -> int:
                                 sockets.enter_context(tunstack(a, "link", "--a", ":link0", "--b", b, *flags))
                                 probe = udp_probe(sockets, a, b)
                             else:
-                                sockets.enter_context(tunstack(a, "serve", "--no-http", *flags))
+                                sockets.enter_context(tunstack(a, "serve", "--no-http", "--log-level", "warning", *flags))
                                 probe = echo_probe(sockets, a)
                                 asked *= 2 if rate == rates[0] else 1  # there and back
                             lost, took = probe.run(rate, given.seconds)

@@ -13,6 +13,8 @@ from tunstack.cli import COMMANDS, main
 from tunstack.cli.nc import NetcatConfig, parse
 from tunstack.daemon.errors import UserError
 
+SAME_NAMESPACE = "both ends are in one network namespace, where its kernel talks to itself without any interface: give two"
+
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Return the one line that a wrong call gets."""
@@ -87,6 +89,31 @@ def test_reader_of_help_who_leaves_is_no_error() -> None:
             "serve: argument --sysctl: net.ipv4.tcp_sac: there is no such knob (did you mean tcp_sack?) (see tunstack serve --help)",
         ),
         (["serve", "--config", "/nowhere.toml"], "cannot read the configuration /nowhere.toml: No such file or directory"),
+        (
+            ["serve", "--link", "delay=20"],
+            "serve: argument --link: delay=20: not a time with a unit (us, ms, s), such as delay=20ms (see tunstack serve --help)",
+        ),
+        (["link"], "link: give both ends: --a NETNS --b NETNS (see tunstack link --help)"),
+        (["link", "--a", "x"], "link: give both ends: --a NETNS --b NETNS (see tunstack link --help)"),
+        (
+            ["link", "--a", "x", "--b", "y", "--link", "los=1%"],
+            "link: argument --link: 'los' is nothing that a link does (did you mean loss?) (see tunstack link --help)",
+        ),
+        (
+            ["link", "--a", "x", "--b", "y:"],
+            "link: --b: '' is not an interface name: it must have 1 to 15 octets (see tunstack link --help)",
+        ),
+        (
+            ["link", "--a", "x", "--b", "y", "--b-address", "10.80.0.2/24"],
+            "link: --b-address: 10.80.0.2/24 is not in A's network 10.79.0.0/24 (--a-address 10.79.0.1/24) (see tunstack link --help)",
+        ),
+        (
+            ["link", "--a", "x", "--b", "y", "--b-address", "10.79.0.1/24"],
+            "link: --b-address: 10.79.0.1 is A's address already (see tunstack link --help)",
+        ),
+        (["link", "--a", ":a", "--b", ":b"], SAME_NAMESPACE),
+        (["link", "--a", "no-such-ns", "--b", ":b"], "there is no network namespace 'no-such-ns': make it with `ip netns add no-such-ns`"),
+        (["link", "--a", "/no/ns", "--b", ":b"], "network namespace '/no/ns' cannot be opened: No such file or directory"),
         (["nc", "10.78.0.1"], "nc: give a host and a port: tunstack nc HOST PORT (see tunstack nc --help)"),
         (["nc", "-l"], "nc: give the port to listen on: tunstack nc -l PORT (see tunstack nc --help)"),
         (["nc", "-l", "1", "2"], "nc: give the port to listen on: tunstack nc -l PORT (see tunstack nc --help)"),

@@ -9,6 +9,8 @@ import pytest
 
 from tunstack.daemon import settings, sysctls
 from tunstack.daemon.config import ConfigError, load, to_toml
+from tunstack.device import linkspec
+from tunstack.device.impairment import Impairment
 from tunstack.engine.sysctl import Sysctl
 
 
@@ -47,6 +49,7 @@ mtu = 9000
 offload = false
 user = "www-data"
 loop = "asyncio"
+link = "delay=20ms;down:loss=1%"
 log-level = "debug"
 drain-timeout = 0.5
 services.daytime = { enabled = false }
@@ -69,6 +72,7 @@ net.ipv4.tcp_rmem = [1000, 2000, 3000]
     assert (config.user, config.loop, config.log_level, config.drain_timeout) == ("www-data", "asyncio", "debug", 0.5)
     assert config.ports == {"http": 8080, "echo": 7007, "discard": 9, "chargen": 19}
     assert config.http_root == tmp_path / "files" and config.http_upload
+    assert config.link is not None and config.link.down == Impairment(delay=20_000, loss=0.01)
     knobs = sysctls.build(config.sysctl)
     assert (knobs.tcp_sack, knobs.somaxconn, knobs.tcp_rmem) == (False, 5, (1000, 2000, 3000))
 
@@ -110,6 +114,9 @@ def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("host-address = '10.77.0.1/24'\naddress = '10.78.0.2'", "2: address: 10.78.0.2 is not in the interface's network 10.77.0.0/24 (--host-address 10.77.0.1/24)"),  # noqa: E501
         ("address = '10.77.0.255'\nhost-address = '10.77.0.1/24'", "1: address: 10.77.0.255 is the broadcast address of 10.77.0.0/24"),
         ("address = '127.0.0.1'", "1: address: 127.0.0.1 cannot be the address of a host on an interface"),
+        ("\nlink = 'dely=1ms'", "2: link: 'dely' is nothing that a link does (did you mean delay?)"),
+        ("link = 'down:jitter=1ms'", "1: link: down: jitter of 1000 us is larger than the delay of 0 us: frames would arrive before they were sent"),  # noqa: E501
+        ("link = 20", "1: link: must be a string, not an integer"),
         ("[services.http]\nport = 0", "2: services.http.port: 0 is not between 1 and 65535"),
         ("[services.http]\nport = 7", "2: services.http.port: 7 is the port of echo already"),
         ("[services.chargen]\nport = 80", "2: services.chargen.port: 80 is the port of http already"),
@@ -167,6 +174,7 @@ def test_written_configuration_reads_back_the_same(tmp_path: Path) -> None:
             settings.HTTP_UPLOAD.key: True,
             settings.SERVICE_ENABLED["discard"].key: False,
             settings.DRAIN_TIMEOUT.key: 1.5,
+            settings.LINK.key: linkspec.parse("delay=1ms;up:loss=1%,gemodel=1%/2%"),
         },
         {"net.ipv4.tcp_rmem": (1, 2, 3), "net.ipv4.tcp_sack": False, "net.ipv4.tcp_congestion_control": "reno"},
     )

@@ -291,11 +291,12 @@ def test_a_frame_without_delay_does_not_overtake_one_on_the_way() -> None:
     seen: list[tuple[bytes, int]] = []
     direction = Direction(Impairment(delay=1000), random.Random(1))
     way = Way(direction, lambda frame: seen.append((frame, world.elapsed)), world)
+    world.call_later(1000, way.carry, b"at once")  # asked for first, so that it comes when the other is due but not delivered
     way.carry(b"slow")
     direction.impairment = Impairment()
     way.carry(b"fast")
     assert world.run()
-    assert seen == [(b"slow", 1000), (b"fast", 1000)]
+    assert seen == [(b"slow", 1000), (b"fast", 1000), (b"at once", 1000)]
     way.carry(b"free")
     assert seen[-1] == (b"free", 1000)
 
