@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aio.worlds import settle
-
-BIG = bytes(range(256)) * 64 * 1024
+from aio.worlds import BIG, settle
 
 
 async def serve(world, handler, **kwds):

@@ -24,6 +24,7 @@ from tunstack.aio import Endpoint, memory_pair
 from tunstack.sim.loop import VirtualLoop
 
 HANG = 20  # s after which a test that waits has failed
+BIG = bytes(range(256)) * 64 * 1024  # 16 MiB: more than the buffers of a kernel hold
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 

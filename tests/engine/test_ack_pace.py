@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from engine.notation import Play
+from engine.openings import opening
 
 from tunstack.engine.receiver import DELACK_MIN, QUICKACKS_MAX, Receiver
 
-OPEN = """
-    0    listen 8080
-    +0   < S 0:0(0) win 60000 <mss 1000>
-    +0   > S. 0:0(0) ack 1
-    +.01 < . 1:1(0) ack 1 win 60000
-    +0   accept
-"""
+OPEN = opening(60_000)
 MSS = 1000
 RTO = 200_000
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pytest
 from engine.notation import Play
+from engine.openings import opening
 
 from tunstack.engine.sender import BURST_MAX, Sender
 from tunstack.engine.sysctl import Sysctl
 
-OPEN = """
-    0    listen 8080
-    +0   < S 0:0(0) win 60000 <mss 1000>
-    +0   > S. 0:0(0) ack 1
-    +.01 < . 1:1(0) ack 1 win 60000
-    +0   accept
-"""
+OPEN = opening(60_000)
 
 
 class Cwnd:
@@ -58,7 +53,7 @@ def test_a_short_path_takes_larger_bursts() -> None:
 
 def test_each_burst_ends_with_push_and_a_single_segment_in_the_middle_has_none(play: Play) -> None:
     play(
-        OPEN.replace("60000", "5000")
+        opening(5000)
         + """
         +0   write 8000
         +0   > . 1:1001(1000) ack 1

@@ -6,6 +6,7 @@ from errno import EINVAL, ENOENT
 
 import pytest
 from engine.notation import Play
+from engine.openings import OPEN, opening
 
 from tunstack.engine.options import SocketOptions
 from tunstack.sim.script import Runner
@@ -13,13 +14,6 @@ from tunstack.sim.script.packet import Packet
 from tunstack.sim.script.sockets import Socket
 from tunstack.wire.segment import ACK, RST, Segment
 
-OPEN = """
-    0    listen 8080
-    +0   < S 0:0(0) win 30000 <mss 1000>
-    +0   > S. 0:0(0) ack 1
-    +.01 < . 1:1(0) ack 1 win 30000
-    +0   accept
-"""
 # Both FINs are exchanged, ten octets and the EOF are still to be read.
 UNREAD = (
     OPEN
@@ -48,7 +42,7 @@ def test_nothing_is_told_after_abort(play: Play) -> None:
 
 def test_on_writable_is_not_called_after_abort() -> None:
     """The first of two that became writable aborts the second."""
-    runner = Runner(OPEN.replace("30000", "500") + "+0 write 1000\n+0 > . 1:501(500) ack 1").run()
+    runner = Runner(opening(500) + "+0 write 1000\n+0 > . 1:501(500) ack 1").run()
     socket = runner.sockets.all[-1]
     conn = socket.conn
     assert conn is not None

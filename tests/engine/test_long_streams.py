@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from engine.openings import opening
+
 from tunstack.seq import HALF, MASK
 from tunstack.sim.script import Runner
 
-OPEN = """
-    0    listen 8080
-    +0   < S 0:0(0) win 60000 <mss 1000>
-    +0   > S. 0:0(0) ack 1
-    +.01 < . 1:1(0) ack 1 win 60000
-    +0   accept
-"""
+OPEN = opening(60_000)
 
 
 class LongAfter(Runner):

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from engine.notation import Play
+from engine.openings import OPEN
 
-OPEN = """
-    0    listen 8080
-    +0   < S 0:0(0) win 30000 <mss 1000>
-    +0   > S. 0:0(0) ack 1
-    +.01 < . 1:1(0) ack 1 win 30000
-    +0   accept
-"""
 SACK = """
     0    listen 8080
     +0   < S 0:0(0) win 30000 <mss 1000,nop,nop,sackOK>

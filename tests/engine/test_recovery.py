@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from engine.notation import Play
+from engine.openings import opening
 
 # Ten segments of 1000 octets are in flight; two more, where `write 12000`, wait for the congestion window.
-OPEN = """
-    0    listen 8080
-    +0   < S 0:0(0) win 60000 <mss 1000>
-    +0   > S. 0:0(0) ack 1
-    +.01 < . 1:1(0) ack 1 win 60000
-    +0   accept
-"""
+OPEN = opening(60_000)
 
 
 def in_bursts(first: int, count: int) -> str:
@@ -78,7 +73,7 @@ def test_the_first_two_duplicate_acks_let_new_data_go(play: Play) -> None:
 def test_limited_transmit_stays_within_the_peers_window(play: Play) -> None:
     """M-35, M-31."""
     play(
-        OPEN.replace("60000", "10000")
+        opening(10_000)
         + "+0 write 12000\n"
         + in_bursts(0, 9)
         + """

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import pytest
 from engine.notation import Play
+from engine.openings import OPEN, opening
 
 from tunstack.engine.sysctl import Sysctl
 from tunstack.sim.script import Runner
 from tunstack.sim.script.packet import ACK, Packet
 
-OPEN = """
-    0    listen 8080
-    +0   < S 0:0(0) win 30000 <mss 1000>
-    +0   > S. 0:0(0) ack 1
-    +.01 < . 1:1(0) ack 1 win 30000
-    +0   accept
-"""
-
 
 def test_no_more_is_sent_than_the_window_takes(play: Play) -> None:
     """M-31."""
     play(
-        OPEN.replace("30000", "3000")
+        opening(3000)
         + """
         +0   write 5000
         +0   > . 1:1001(1000) ack 1
