@@ -59,6 +59,13 @@ def test_a_seed_gives_the_same_packets_every_time() -> None:
     assert recorded(8, HOSTILE, MIB)[0] != first
 
 
+def test_64_mib_at_one_percent_and_50_ms_repeat_packet_by_packet() -> None:
+    impairment = Impairment(delay=25_000, loss=0.01)
+    first, outcome = recorded(11, impairment, 64 * MIB)
+    assert outcome.complete and outcome.at_rest
+    assert recorded(11, impairment, 64 * MIB) == (first, outcome)
+
+
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 1460, 100_000, 8 * MIB])
 def test_a_clean_pipe_delivers_without_a_retransmission(size: int, offload: bool) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tunstack.daemon import settings, sysctls
 from tunstack.daemon.config import ConfigError, load, to_toml
+from tunstack.daemon.errors import UserError
 from tunstack.device import linkspec
 from tunstack.device.impairment import Impairment
 from tunstack.engine.sysctl import Sysctl
@@ -193,3 +194,8 @@ def test_every_knob_is_known_by_linux_name_and_takes_its_default() -> None:
 def test_flags_are_distinct() -> None:
     flags = [setting.flag for setting in settings.SERVE_SETTINGS]
     assert len(set(flags)) == len(flags)
+
+
+def test_a_congestion_control_that_there_is_not_is_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"there is no 'foo'; there is .*reno"):
+        sysctls.build({"net.ipv4.tcp_congestion_control": "foo"})

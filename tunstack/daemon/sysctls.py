@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from tunstack.daemon.errors import UserError
 from tunstack.daemon.kinds import describe, quote, suggest
 
 if TYPE_CHECKING:
@@ -80,12 +81,16 @@ def suggest_knob(name: str, known: Mapping[str, Value]) -> str:
 
 
 def build(settings: Mapping[str, Value]) -> Sysctl:
-    """Return the knobs with these settings, checked before by `check`."""
-    from tunstack.engine.sysctl import Sysctl  # the whole engine comes with it: not for every `--help`
+    """Return the knobs with these settings, checked before by `check`; UserError for an algorithm that there is not."""
+    from tunstack.engine import Sysctl, congestion_controls  # the whole engine: not for every `--help`
 
     knobs = Sysctl()
     for name, value in settings.items():
         setattr(knobs, name.rpartition(".")[2], value)
+    if knobs.tcp_congestion_control not in congestion_controls():
+        raise UserError(
+            f"net.ipv4.tcp_congestion_control: there is no {knobs.tcp_congestion_control!r}; there is {', '.join(congestion_controls())}"
+        )
     return knobs
 
 

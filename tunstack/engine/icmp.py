@@ -55,8 +55,9 @@ class PathError:
     """An ICMP error about a TCP segment that, by its quote, is one of ours.
 
     Anybody may have sent it: believe it only of a connection for which snd_una <= seq < snd_nxt (RFC 5927 4.1), and count the
-    others (`OutOfWindowIcmps`). A hard error ends a connection that is in SYN-SENT or SYN-RECEIVED; in the synchronized states
-    every error is a hint that is kept for the day that the connection times out (RFC 5461, RFC 5927 5.2).
+    others (`OutOfWindowIcmps`). Any error but that of path MTU discovery ends a connection that is in SYN-SENT or SYN-RECEIVED, as
+    in Linux; in the synchronized states every error is a hint that is kept for the day that the connection times out (RFC 5461,
+    RFC 5927 5.2).
     """
 
     flow: bytes  # of the quoted segment: the connection's own (flow.py)

@@ -158,7 +158,7 @@ class Receiver:
         """Take in the data of a segment (payload not trimmed, seq that of its first octet). Return whether rcv_nxt moved.
 
         What is new and in order goes to `ready`; what lies beyond a hole is copied and held; the rest is trimmed away.
-        Sets `acks_due` or leaves the ACK to `ack_policy`, which the caller asks.
+        The caller sees to the ACK.
         """
         rcv_nxt = self.rcv_nxt
         end = (seq + len(payload)) & MASK

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from tunstack.congestion import available
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -44,6 +45,9 @@ class Stack:
     """
 
     def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
+        """Make a stack; ValueError for a congestion control that is not registered, or a secret that is too short."""
+        if config.sysctl.tcp_congestion_control not in available():
+            raise ValueError(f"there is no congestion control named {config.sysctl.tcp_congestion_control!r}")
         self.config = config
         self.sysctl = config.sysctl
         self.fast_path = config.fast_path
