@@ -164,6 +164,7 @@ def build(target: Path, python: Python, compiler: str, flags: tuple[str, ...] = 
 #include <stdio.h>
 #include "interface.h"
 #define LIBPYTHON "{python.library}"
+#define RUNTIME "{python.runtime}"
 {"".join(prototypes())}
 #include "plugin.c"
 ''',

@@ -343,6 +343,21 @@ EXPORT int getsockopt(int fd, int level, int name, void *restrict value, socklen
     return (int)syscall(SYS_getsockopt, fd, level, name, value, length);
 }
 
+/* Starts Python. It looks for cffi's runtime before any code of ours could tell it where that is: PYTHONPATH does, for that moment. */
+static int start_python(void)
+{
+    const char *path = getenv("PYTHONPATH");
+    char *before = path != NULL ? strdup(path) : NULL;
+    setenv("PYTHONPATH", RUNTIME, 1);
+    int status = cffi_start_python();
+    if (before != NULL)
+        setenv("PYTHONPATH", before, 1);
+    else
+        unsetenv("PYTHONPATH");
+    free(before);
+    return status;
+}
+
 EXPORT void packetdrill_interface_init(const char *flags, struct packetdrill_interface *interface)
 {
     /* This library was opened with RTLD_LOCAL; Python's own extension modules look for its symbols globally. */
@@ -350,7 +365,7 @@ EXPORT void packetdrill_interface_init(const char *flags, struct packetdrill_int
         fprintf(stderr, "tunstack: %s\n", dlerror());
     unsetenv("LD_PRELOAD"); /* it was for this process; the commands of a script are to go without */
     memset(interface, 0, sizeof *interface);
-    if (cffi_start_python() != 0 || ts_init(flags != NULL ? flags : "") != 0)
+    if (start_python() != 0 || ts_init(flags != NULL ? flags : "") != 0)
         exit(2); /* it said why; there is no other way to refuse */
     interface->free = call_free;
     interface->socket = call_socket;
