@@ -43,6 +43,12 @@ def test_ready_line_says_what_is_served(start_daemon: Start) -> None:
     assert "tunstack" in daemon.curl("http://10.77.0.9/status").stdout
 
 
+def test_ready_line_says_that_nothing_is_served(start_daemon: Start) -> None:
+    services = ("http", "echo", "discard", "daytime", "chargen")
+    line = start_daemon(*(f"--no-{name}" for name in services), "--link", "none").ready_line
+    assert line.endswith(", link none): no services\n"), line
+
+
 def test_root_is_given_up_for_good(daemon: Daemon) -> None:
     """No process of it has a capability or a user id of root's, and no way to get one."""
     facts = dict(line.split(":\t", 1) for line in Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines() if ":\t" in line)

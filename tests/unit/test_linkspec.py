@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tunstack.device.impairment import GilbertElliott, Impairment
 from tunstack.device.link import Direction
-from tunstack.device.linkspec import parse
+from tunstack.device.linkspec import LinkSpec, parse
 
 
 def test_every_item_is_taken() -> None:
@@ -56,6 +56,11 @@ def test_units_and_short_forms(text: str, expected: Impairment) -> None:
     spec = parse(text)
     assert (spec.up, spec.down, spec.seed) == (expected, expected, None)
     assert str(spec) == text
+
+
+def test_none_is_a_link_without_impairment() -> None:
+    for text in ("none", " none ", ""):
+        assert parse(text) == LinkSpec("", Impairment(), Impairment())
 
 
 def test_a_direction_by_itself_goes_before_what_is_common() -> None:

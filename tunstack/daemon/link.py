@@ -251,7 +251,7 @@ class Joint:
         spec.apply(up, down)
         for lane in self._lanes:
             lane.change()
-        print(f"tunstack: now {text or 'no impairment'}", flush=True)
+        print(f"tunstack: now {spec.text or 'no impairment'}", flush=True)
 
     def _guard(self, work: Callable[[], object]) -> Callable[[], None]:
         """Make an error of the interfaces the end of the run."""
@@ -292,7 +292,7 @@ class Joint:
                 print(self.summary(), flush=True)
                 continue
             try:
-                self.change("" if text == "none" else text)
+                self.change(text)
             except ValueError as error:
                 print(f"tunstack: {error}", file=sys.stderr, flush=True)
 

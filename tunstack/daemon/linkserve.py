@@ -25,6 +25,8 @@ class ServeLink:
         self.device = LinkDevice(tun, *spec.directions(self.seed), RealClock())
 
     def __str__(self) -> str:
+        if not self.spec.text:
+            return "link none"
         return f"link {self.spec}" + ("" if self.spec.seed is not None else f" (seed {self.seed})")
 
     def change(self, spec: LinkSpec | None) -> None:

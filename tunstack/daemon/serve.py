@@ -102,7 +102,7 @@ class Daemon:
     def ready_line(self) -> str:
         """Say what is served, and where."""
         device = self._device
-        services = ", ".join(f"{name} {port}" for name, port in self._config.ports.items())
+        services = ", ".join(f"{name} {port}" for name, port in self._config.ports.items()) or "no services"
         offload = "on" if device.offload else "off"
         addresses = " ".join(str(address) for address in self._config.interface.addresses)
         link = "" if self._link is None else f", {self._link}"

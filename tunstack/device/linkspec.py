@@ -14,6 +14,8 @@ go before the common ones; up is away from the side that names it (from tunstack
     queue=FRAMES          that wait for the rate at most (1000); beyond it the tail is dropped
     ecn=FRAMES            in the queue from which on ECT frames are marked CE
     seed=N                repeats the same choices; for the whole link
+
+`none`, or nothing, is a link without impairment.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ class LinkSpec:
 
 def parse(text: str) -> LinkSpec:
     """Return what the text says; ValueError, in one line, where it says nothing that can be."""
+    if text.strip() == "none":
+        text = ""
     common: dict[str, object] = {}
     own: dict[str, dict[str, object]] = {name: {} for name in _DIRECTIONS}
     for section in text.split(";"):
