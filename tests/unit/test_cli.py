@@ -54,6 +54,18 @@ def test_module_runs_as_the_command_does() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "tunstack: there is no command 'srve': see tunstack --help\n")
 
 
+def test_lack_of_the_extension_is_told_in_one_line() -> None:
+    code = (
+        "import sys, tunstack.cli\nsys.modules['tunstack.wire._native'] = None\n"  # what an import of it finds where it was not built
+        "sys.exit(tunstack.cli.main(['link', '--a', '', '--b', '']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    warning, mistake = done.stderr.splitlines()
+    assert warning.startswith("tunstack: warning: tunstack runs without its C extension"), warning
+    assert mistake == f"tunstack: {SAME_NAMESPACE}"
+
+
 def test_help_does_not_wait_for_what_it_does_not_need() -> None:
     """Neither the engine nor the libraries are imported."""
     code = "import sys, tunstack.cli\ntry: tunstack.cli.main(['serve', '--help'])\nfinally: print(sorted(sys.modules), file=sys.stderr)"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 COMMANDS = {
     "serve": "run the daemon: HTTP, echo, discard, daytime and chargen on a TUN interface",
@@ -19,6 +21,7 @@ _USAGE = "usage: tunstack COMMAND [OPTION]..."
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 if it failed, 2 if it was called wrongly, 130 after an interrupt."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _show_warning
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -61,6 +64,13 @@ def _complain(messages: Sequence[str], status: int) -> int:
     for message in messages:
         print(f"tunstack: {message}", file=sys.stderr)
     return status
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    """Show what a module warns of as one line of ours: where in the source it was means nothing to a user."""
+    print(f"tunstack: warning: {message}", file=file or sys.stderr)
 
 
 def _help() -> str:
