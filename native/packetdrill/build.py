@@ -101,7 +101,7 @@ class Python:
 
     path: str
     version: str
-    library: Path  # libpython
+    libpython: Path
     include: str
     runtime: str  # folder of cffi's runtime
     prefix: str
@@ -144,7 +144,7 @@ def find_python(wanted: str | None) -> Python:
         except (OSError, BuildError) as error:
             print(f"packetdrill plug-in: not {path}: {error}")
             continue
-        print(f"packetdrill plug-in: embedding {path}, Python {python.version}, {python.library}")
+        print(f"packetdrill plug-in: embedding {path}, Python {python.version}, {python.libpython}")
         return python
     raise BuildError("no Python that can be embedded was found (Debian's can: apt install python3 libpython3-dev)")
 
@@ -163,7 +163,7 @@ def build(target: Path, python: Python, compiler: str, flags: tuple[str, ...] = 
         f'''
 #include <stdio.h>
 #include "interface.h"
-#define LIBPYTHON "{python.library}"
+#define LIBPYTHON "{python.libpython}"
 #define RUNTIME "{python.runtime}"
 {"".join(prototypes())}
 #include "plugin.c"
@@ -175,7 +175,7 @@ def build(target: Path, python: Python, compiler: str, flags: tuple[str, ...] = 
             ffi.emit_c_code(str(source))
         made = Path(work, target.name)
         command = [compiler, *flags, *QUIET, f"-I{HERE}", f"-I{python.include}", str(source), "-shared", "-o", str(made)]
-        command += [str(python.library), f"-Wl,-rpath,{python.library.parent}", "-ldl", "-lpthread"]
+        command += [str(python.libpython), f"-Wl,-rpath,{python.libpython.parent}", "-ldl", "-lpthread"]
         if subprocess.run(command).returncode:
             raise BuildError(f"{compiler} failed, and said above why")
         target.parent.mkdir(parents=True, exist_ok=True)
