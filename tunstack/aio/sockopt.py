@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from tunstack.engine import format_address
@@ -56,7 +57,7 @@ def name_of(end: tuple[bytes, int]) -> tuple[str, int]:
     return format_address(end[0]), end[1]
 
 
-class _View:
+class _View(ABC):
     """What a connection's view and a listener's have in common: it answers as an `asyncio.trsock.TransportSocket` does."""
 
     __slots__ = ()
@@ -124,17 +125,17 @@ class _View:
             return INT.pack(_effective(options, INTEGERS[option], sysctl, self._mss()))
         raise socket_error("ENOPROTOOPT")
 
-    def _options(self) -> SocketOptions:
-        raise NotImplementedError
+    @abstractmethod
+    def _options(self) -> SocketOptions: ...
 
-    def _sysctl(self) -> Sysctl:
-        raise NotImplementedError
+    @abstractmethod
+    def _sysctl(self) -> Sysctl: ...
 
     def _mss(self) -> int:
         return 536  # what Linux says of a socket without a connection
 
-    def _set(self, name: str, value: object) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _set(self, name: str, value: object) -> None: ...
 
 
 class SocketView(_View):
