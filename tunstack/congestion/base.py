@@ -7,18 +7,74 @@ rates octets a second.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 INFINITE = 0x7FFFFFFF
 
 
-class CongestionControl(Protocol):
-    """One connection's congestion control. `cwnd >= mss` at all times but inside `on_rto`'s loss window of one MSS."""
+class RateSample:
+    """What one ACK tells of the rate at which the network delivers (draft-cheng-iccrg-delivery-rate-estimation).
 
-    name: str
-    cwnd: int
-    ssthresh: int
-    pacing_rate: int  # octets a second; 0: not paced
+    One object a connection, filled anew for each ACK. Only made for algorithms that are `rate_based`.
+    """
+
+    __slots__ = (
+        "acked",
+        "delivered",
+        "flight",
+        "interval",
+        "is_app_limited",
+        "is_cwnd_limited",
+        "is_recovering",
+        "lost",
+        "now",
+        "prior_delivered",
+        "prior_flight",
+        "rate",
+        "rtt",
+    )
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.acked = 0  # octets that this ACK acknowledged or SACKed
+        self.lost = 0  # octets that it showed to be lost
+        self.delivered = 0  # octets delivered since the connection began
+        self.prior_delivered = 0  # `delivered` when the newest octets of those acknowledged were sent
+        self.interval = 0  # time in which `delivered - prior_delivered` octets were; 0: no sample
+        self.rate = 0  # the quotient; 0: no sample
+        self.rtt = 0  # newest round-trip time; 0: none
+        self.flight = 0  # octets in the network now
+        self.prior_flight = 0  # and before the ACK
+        self.is_app_limited = False  # the application, not the network, held the rate back
+        self.is_cwnd_limited = False  # the window held the sender back
+        self.is_recovering = False  # losses are being repaired
+
+
+class CongestionControl:
+    """One connection's congestion control; an algorithm is a subclass. `cwnd` is at least one MSS.
+
+    The engine finds losses and repairs them. What an algorithm is told, and what it does:
+
+    - outside of loss recovery, `on_ack` for each ACK of new data: grow `cwnd`;
+    - `on_congestion` when a loss (or ECN echo) is found: lower `ssthresh`. In recovery the engine brings `cwnd` to `ssthresh` at the pace
+      of the ACKs (PRR, RFC 6937) and repairs; then comes `on_recovery_exit`;
+    - `on_rto` when the retransmission timer expires: lower `ssthresh`. The engine sets `cwnd` to one MSS above what is in the network;
+    - `on_spurious` when a reduction turns out to have been in error: take it back.
+
+    Class attributes: `fast_recovery` False has a loss answered as a timeout is (Tahoe); `rate_based` True says that the algorithm lives by
+    `on_rate`, called for every ACK in place of `on_ack`, and owns `cwnd` at all times, in recovery too (BBR).
+    """
+
+    __slots__ = ("cwnd", "mss", "pacing_rate", "ssthresh")
+
+    name = ""
+    fast_recovery = True
+    rate_based = False
+
+    def __init__(self, mss: int, cwnd: int) -> None:
+        self.mss = mss  # effective MSS, octets
+        self.cwnd = cwnd
+        self.ssthresh = INFINITE
+        self.pacing_rate = 0  # octets a second; 0: not paced
 
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:
         """New data of `acked` octets was acknowledged outside recovery.
@@ -27,14 +83,18 @@ class CongestionControl(Protocol):
         the window, and not the application or the peer, held the sender back (RFC 7661, RFC 9293 3.8.2).
         """
 
+    def on_rate(self, sample: RateSample) -> None:
+        """An ACK came (`rate_based` only). The sample is the engine's: it changes with the next ACK."""
+
     def on_congestion(self, flight: int, now: int) -> None:
-        """A loss was detected by duplicate ACKs (or an ECN echo came): recovery begins. Sets ssthresh and cwnd."""
+        """A loss was detected by ACKs, or an ECN echo came: lower ssthresh."""
 
     def on_rto(self, flight: int, now: int) -> None:
-        """The retransmission timer expired, for the first time for this data: ssthresh falls, cwnd is one MSS."""
+        """The retransmission timer expired, for the first time for this data: lower ssthresh."""
 
     def on_recovery_exit(self, flight: int, now: int) -> None:
-        """All that was outstanding when recovery began is acknowledged."""
+        """All that was outstanding when recovery began is acknowledged (RFC 6937: cwnd is ssthresh then)."""
+        self.cwnd = max(self.ssthresh, self.mss)
 
     def on_spurious(self, now: int) -> None:
         """The last reduction was in error: take it back."""
@@ -43,7 +103,11 @@ class CongestionControl(Protocol):
         """Nothing was sent for `idle` >= `rto` microseconds (RFC 5681 4.1)."""
 
     def on_mss(self, mss: int) -> None:
-        """The effective MSS changed."""
+        """The effective MSS changed: the windows stay the same number of segments."""
+        self.cwnd = max(self.cwnd * mss // self.mss, mss)
+        if self.ssthresh < INFINITE:
+            self.ssthresh = max(self.ssthresh * mss // self.mss, 2 * mss)
+        self.mss = mss
 
 
 # Builds one connection's control: (mss, initial cwnd) -> control.

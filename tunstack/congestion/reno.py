@@ -5,21 +5,18 @@ RFC 5681 3.1, counted in octets (RFC 3465). The loss response halves the window,
 
 from __future__ import annotations
 
-from tunstack.congestion.base import INFINITE
+from tunstack.congestion.base import INFINITE, CongestionControl
 
 
-class Reno:
+class Reno(CongestionControl):
     """Additive increase of one MSS a round trip, halving on loss."""
 
-    __slots__ = ("_acked", "_before", "cwnd", "mss", "pacing_rate", "ssthresh")
+    __slots__ = ("_acked", "_before")
 
     name = "reno"
 
     def __init__(self, mss: int, cwnd: int) -> None:
-        self.mss = mss  # effective MSS, octets
-        self.cwnd = cwnd
-        self.ssthresh = INFINITE
-        self.pacing_rate = 0
+        super().__init__(mss, cwnd)
         self._acked = 0  # octets acknowledged in congestion avoidance since cwnd last grew
         self._before = (cwnd, INFINITE)  # (cwnd, ssthresh) before the last reduction
 
@@ -42,18 +39,10 @@ class Reno:
     def on_congestion(self, flight: int, now: int) -> None:
         self._before = (self.cwnd, self.ssthresh)
         self.ssthresh = max(self.cwnd // 2, 2 * self.mss)
-        self.cwnd = self.ssthresh
         self._acked = 0
 
     def on_rto(self, flight: int, now: int) -> None:
-        self._before = (self.cwnd, self.ssthresh)
-        self.ssthresh = max(self.cwnd // 2, 2 * self.mss)
-        self.cwnd = self.mss
-        self._acked = 0
-
-    def on_recovery_exit(self, flight: int, now: int) -> None:
-        # RFC 6582 3.2 step 3, option 1: no burst when little is in flight.
-        self.cwnd = max(min(self.ssthresh, flight + 3 * self.mss), 2 * self.mss)
+        self.on_congestion(flight, now)
 
     def on_spurious(self, now: int) -> None:
         cwnd, ssthresh = self._before
@@ -69,9 +58,3 @@ class Reno:
             self.cwnd //= 2
         self.cwnd = max(self.cwnd, restart)
         self._acked = 0
-
-    def on_mss(self, mss: int) -> None:
-        self.cwnd = max(self.cwnd * mss // self.mss, mss)
-        if self.ssthresh < INFINITE:
-            self.ssthresh = max(self.ssthresh * mss // self.mss, 2 * mss)
-        self.mss = mss

@@ -43,6 +43,7 @@ class Recovery:
             self.phase = RECOVERY
             self.recover = tx.snd_nxt
             tx.cc.on_congestion(tx.outstanding, now)
+            tx.cc.cwnd = tx.cc.ssthresh
             tx.mark_head_lost()
             self.force = True
 
@@ -74,6 +75,8 @@ class Recovery:
                 tx.cc.on_ack(acked, flight, rtt, now, True)
             else:
                 tx.cc.on_recovery_exit(tx.outstanding, now)
+                # RFC 6582 3.2 step 3, option 1: no burst when little is in flight.
+                tx.cc.cwnd = max(min(tx.cc.cwnd, tx.outstanding + 3 * tx.mss), 2 * tx.mss)
         elif self.phase == RECOVERY:
             # A partial ACK: the next hole begins at snd_una (RFC 6582 3.2 step 3).
             left = max(tx.reno_sacked - max(acked - tx.mss_now, 0), 0)
@@ -97,6 +100,9 @@ class Recovery:
         self.dupacks = 0
         self.recover = tx.snd_nxt
         self.force = True
+
+    def on_ecn_echo(self, now: int) -> None:
+        """The peer saw Congestion Experienced: the window falls as for a loss, once a window of data (RFC 3168 6.1.2)."""
 
     def on_path_mss(self) -> None:
         """The path takes smaller packets: what is in flight did not pass (RFC 1191 6.5). No sign of congestion."""
