@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.congestion import lookup
-from tunstack.engine import input, output, timeouts, transitions
-from tunstack.engine.delivery import deliver, window_opened
+from tunstack.engine import ackpolicy, input, output, receivewindow, timeouts, transitions
+from tunstack.engine.delivery import data_taken, deliver
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
 from tunstack.engine.info import ConnectionInfo
@@ -188,9 +188,9 @@ class Connection:
 
     def open_active(self, now: int) -> None:
         """Send a SYN (RFC 9293 3.10.1)."""
-        size, largest = buffer_limits(self.options, self.stack.sysctl)
-        self.syn_window = first_window(size, local_mss(self.mtu, self.options))
-        self.syn_wscale = window_scale(largest) if self.stack.sysctl.tcp_window_scaling else None
+        sysctl = self.stack.sysctl
+        self.syn_window = first_window(self.options, sysctl, local_mss(self.mtu, self.options))
+        self.syn_wscale = window_scale(self.options, sysctl) if sysctl.tcp_window_scaling else None
         self.state = SYN_SENT
         self.tx.syn_sent()
         self.syn_due = True
@@ -205,8 +205,10 @@ class Connection:
     def learn_peer(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
         """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
         self.agreed = agreed
-        size, largest = buffer_limits(self.options, self.stack.sysctl)
-        self.rx = Receiver(irs, window, size, largest, agreed.rcv_wscale, local_mss(self.mtu, self.options) - agreed.option_octets)
+        rcvbuf, largest = buffer_limits(self.options, self.stack.sysctl)
+        mss = local_mss(self.mtu, self.options) - agreed.option_octets
+        clamp = self.options.window_clamp or NEVER
+        self.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, self.stack.counters, now)
         self.ts_ok = agreed.ts_ok
         self.rx.ts_recent = agreed.ts_recent
         self.rx.ts_recent_at = now
@@ -335,15 +337,16 @@ class Connection:
         rx = self.rx
         parts: list[bytes] = []
         while max_len and rx is not None and rx.queue:
-            data = rx.queue.popleft()
+            data = rx.take()
             if len(data) > max_len:
-                rx.queue.appendleft(data[max_len:])
+                rx.put_back(data[max_len:])
                 data = data[:max_len]
             parts.append(data)
             max_len -= len(data)
-            rx.queued -= len(data)
         if parts:
-            window_opened(self)
+            if now - rx.space_at >= rx.rcv_rtt:
+                receivewindow.tune(rx, now)
+            data_taken(self)
             deliver(self)
         return b"".join(parts)
 
@@ -367,10 +370,15 @@ class Connection:
             self.start_keepalive(self.last_received_at)
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
-        elif name == "quickack" and self.rx is not None:
-            self.rx.pingpong = not value
-        elif name == "rcvbuf" and self.rx is not None:
-            self.rx.buffer_size = self.rx.buffer_max = buffer_limits(self.options, self.stack.sysctl)[0]
+        elif self.rx is None:
+            return
+        elif name == "quickack":
+            if ackpolicy.set_quickack(self.rx, int(value or 0)):  # type: ignore[call-overload]
+                input.acknowledge_now(self)
+        elif name == "rcvbuf":
+            receivewindow.set_rcvbuf(self.rx, buffer_limits(self.options, self.stack.sysctl)[0])
+        elif name == "window_clamp":
+            receivewindow.set_clamp(self.rx, self.options.window_clamp)
 
     # What comes out.
 

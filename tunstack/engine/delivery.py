@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine.ackpolicy import is_due_after_read
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import RECEIVING
 
@@ -53,10 +54,8 @@ def _deliver(conn: Connection) -> None:
 def _deliver_queue(conn: Connection) -> None:
     rx = conn.rx
     while rx.queue and not conn.paused and not conn.is_orphan:
-        data = rx.queue.popleft()
-        rx.queued -= len(data)
-        conn.sink.on_data(memoryview(data))
-    window_opened(conn)
+        conn.sink.on_data(memoryview(rx.take()))
+    data_taken(conn)
 
 
 def _deliver_ready(conn: Connection) -> None:  # hot
@@ -92,8 +91,9 @@ def _end(conn: Connection) -> None:
     sink.on_closed(conn.error_due)
 
 
-def window_opened(conn: Connection) -> None:
-    """The application took data: tell the peer if its window at least doubles by it (silly window)."""
-    if conn.state in RECEIVING and conn.rx.wants_window_update():
-        conn.rx.acks_due = max(conn.rx.acks_due, 1)
+def data_taken(conn: Connection) -> None:
+    """The application took data: an ACK may be due for that."""
+    rx = conn.rx
+    if not rx.acks_due and is_due_after_read(rx, conn.state in RECEIVING):
+        rx.acks_due = 1
         conn.mark_dirty()

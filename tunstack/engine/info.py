@@ -29,7 +29,8 @@ class ConnectionInfo:
     congestion: str
     snd_wnd: int
     rcv_wnd: int
-    rcv_space: int  # size of the receive buffer
+    rcv_ssthresh: int
+    rcv_space: int  # octets that the application took in a round trip, the most so far
     unacked: int
     unsent: int
     readable: int
@@ -61,7 +62,8 @@ class ConnectionInfo:
             congestion=cc.name if cc else "",
             snd_wnd=tx.snd_wnd,
             rcv_wnd=rx.rcv_wnd if rx else 0,
-            rcv_space=rx.buffer_size if rx else 0,
+            rcv_ssthresh=rx.rcv_ssthresh if rx else 0,
+            rcv_space=rx.space if rx else 0,
             unacked=tx.outstanding,
             unsent=tx.unsent,
             readable=conn.readable,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import transitions
+from tunstack.engine import ackpolicy, receivewindow, transitions
 from tunstack.engine.errors import socket_error
 from tunstack.engine.handshake import Agreed
 from tunstack.engine.recovery import OPEN
@@ -363,7 +363,14 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
             counters.TCPOFOQueue += 1
         elif rx.pieces and seq_ge(seq, rx.rcv_nxt):
             counters.TCPOFOMerge += 1
-        rx.enter_quickack()
+        if seg.length and rx.rcv_adv == rx.rcv_nxt == seq:
+            if rx.queue:
+                counters.BeyondWindow += 1
+            else:
+                counters.TCPZeroWindowDrop += 1
+        if conn.may_sack and len(rx.pieces) > held:
+            out_of_order_came(conn, seg)
+        ackpolicy.enter_quickack(rx)
         rx.acks_due += 1  # every one of these is a duplicate ACK that the peer counts
         conn.mark_dirty()
     if rx.eof:
@@ -373,13 +380,46 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
 def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
-    rx.ack_policy(seg.gso_size or seg.length, now, conn.rtt.rto)
-    rx.tune(now, conn.rtt.srtt)
-    if rx.acks_due:
-        if not conn.is_dirty:
-            conn.mark_dirty()
-    elif rx.delack_at < conn.heap_at:
-        conn.arm(rx.delack_at)
+    rtt = conn.rtt
+    ackpolicy.on_data(rx, seg, now, rtt.srtt, rtt.rto)
+    length = seg.length
+    if seg.ts_ecr != rx.rtt_ecr:
+        sample_receive_rtt(conn, seg, now)
+    if (rx.rcv_nxt - rx.rtt_seq) & MASK < HALF:  # seq_ge(rcv_nxt, rtt_seq)
+        receivewindow.measure_window(rx, now)
+    if now - rx.space_at >= rx.rcv_rtt:
+        receivewindow.tune(rx, now)
+    if length >= receivewindow.GROW_MIN and rx.rcv_ssthresh < rx.window_clamp:
+        receivewindow.grow(rx, length, conn.paused)
+    if not rx.acks_due:
+        # The application takes it in a moment, and as with tcp_cleanup_rbuf that may be reason enough.
+        if not (rx.pushed and (not rx.pingpong or rx.pushed > 1)) or conn.paused or rx.queued or rx.pieces:
+            if rx.delack_at < conn.heap_at:
+                conn.arm(rx.delack_at)
+            return
+        rx.acks_due = 1
+    if not conn.is_dirty:
+        conn.mark_dirty()
+
+
+def out_of_order_came(conn: Connection, seg: Segment) -> None:
+    """What lies beyond a hole opens the window, too, where SACK tells the peer of it: the buffer must take more than a round trip."""
+    rx = conn.rx
+    if rx.mss < (seg.gso_size or seg.length):
+        ackpolicy.measure_mss(rx, seg)
+    receivewindow.grow(rx, seg.length, False)
+    if conn.listener is None or not conn.paused:
+        receivewindow.grow_buffer(rx, rx.space)
+
+
+def sample_receive_rtt(conn: Connection, seg: Segment, now: int) -> None:
+    """A full segment that echoes a new timestamp: the time since we sent that is a round trip (RFC 7323 4.1, the receiver's side)."""
+    rx = conn.rx
+    rx.rtt_ecr = seg.ts_ecr
+    if conn.ts_ok and (seg.gso_size or seg.length) >= rx.mss:
+        ticks = (conn.ts_val(now) - seg.ts_ecr) & MASK
+        if 0 < ticks < 0x200000:
+            receivewindow.sample_rtt(rx, ticks * 1000, False)
 
 
 def acknowledge_now(conn: Connection) -> None:

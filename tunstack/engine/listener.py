@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tunstack.engine.connection import Connection
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.sink import NULL_SINK
@@ -53,9 +53,9 @@ class HalfOpen:
         self.flow = reverse_flow(syn.flow)
         self.irs = syn.seq
         self.iss = iss
-        size, largest = buffer_limits(listener.options, stack.sysctl)
-        self.agreed = Agreed(syn, stack.sysctl, window_scale(largest))
-        self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets)
+        self.agreed = Agreed(syn, stack.sysctl, window_scale(listener.options, stack.sysctl))
+        mss = local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets
+        self.window = first_window(listener.options, stack.sysctl, mss)
         self.ts_offset = stack.isn.ts_offset(self.flow)
         self.retransmits = 0  # of the SYN-ACK
         self.sent_at = now  # when it was sent; 0 once it was sent twice (Karn)

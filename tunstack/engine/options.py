@@ -17,13 +17,14 @@ class SocketOptions:
 
     nodelay: bool = False  # TCP_NODELAY
     cork: bool = False  # TCP_CORK
-    quickack: bool | None = None  # TCP_QUICKACK; None: never set
+    quickack: int | None = None  # TCP_QUICKACK; None: never set
     keepalive: bool = False  # SO_KEEPALIVE
     keepidle: int | None = None  # TCP_KEEPIDLE, s
     keepintvl: int | None = None  # TCP_KEEPINTVL, s
     keepcnt: int | None = None  # TCP_KEEPCNT
     linger: int | None = None  # SO_LINGER, s; None: off
     rcvbuf: int | None = None  # SO_RCVBUF, octets
+    window_clamp: int = 0  # TCP_WINDOW_CLAMP, octets; 0: none
     sndbuf: int | None = None  # SO_SNDBUF, octets
     maxseg: int | None = None  # TCP_MAXSEG, octets
     user_timeout: int = 0  # TCP_USER_TIMEOUT, ms; 0: the retries decide

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunstack.engine.ackpolicy import ack_sent
 from tunstack.engine.handshake import local_mss, make_syn
+from tunstack.engine.receivewindow import advertise
 from tunstack.engine.recovery import LOSS
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
@@ -144,9 +146,9 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
         # The MSS leaves no room for them in a full segment: the ACK that brings them then leaves by itself.
         sack = rx.sack_blocks[: max(tx.mss - length - 4, 0) >> 3]
         if sack:
-            rx.ack_sent()
+            ack_sent(rx)
     else:
-        rx.ack_sent()
+        ack_sent(rx)
     flags = ACK
     if fin:
         flags |= FIN
@@ -158,7 +160,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
         seq,
         rx.rcv_nxt,
         flags,
-        rx.advertise(),
+        advertise(rx),
         tx.queue.slice(tx.position(seq), length) if length else (),
         length,
         conn.ts_val(now) if conn.ts_ok else None,
@@ -188,13 +190,13 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     rx = conn.rx
     if not rx.acks_due:
         return None
-    rx.ack_sent()
+    ack_sent(rx)
     return Segment(
         conn.flow,
         conn.tx.snd_nxt,
         rx.rcv_nxt,
         ACK,
-        rx.advertise(),
+        advertise(rx),
         (),
         0,
         conn.ts_val(now) if conn.ts_ok else None,
@@ -209,7 +211,7 @@ def make_probe(conn: Connection, now: int) -> Segment:
     """An empty segment with an old sequence number: the peer must answer it (RFC 1122 4.2.3.6)."""
     rx = conn.rx
     ts_val = conn.ts_val(now) if conn.ts_ok else None
-    return Segment(conn.flow, (conn.tx.snd_una - 1) & MASK, rx.rcv_nxt, ACK, rx.advertise(), (), 0, ts_val, rx.ts_recent)
+    return Segment(conn.flow, (conn.tx.snd_una - 1) & MASK, rx.rcv_nxt, ACK, advertise(rx), (), 0, ts_val, rx.ts_recent)
 
 
 def make_reset(conn: Connection, now: int) -> Segment:

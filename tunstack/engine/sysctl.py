@@ -20,6 +20,7 @@ class Sysctl:
     icmp_msgs_burst: int = 50  # ICMP errors at once, to all targets together
     icmp_msgs_per_sec: int = 1000  # ICMP errors a second, to all targets together
     icmp_ratelimit: int = 1000  # ms between two ICMP errors to one target
+    rmem_max: int = 4194304  # octets, of SO_RCVBUF before it is doubled
     somaxconn: int = 4096
     tcp_abort_on_overflow: bool = False
     tcp_adv_win_scale: int = 1
@@ -33,6 +34,7 @@ class Sysctl:
     tcp_keepalive_time: int = 7200  # s
     tcp_max_syn_backlog: int = 4096
     tcp_max_tw_buckets: int = 262144
+    tcp_moderate_rcvbuf: bool = True  # the receive buffer grows by itself
     tcp_min_tso_segs: int = 2  # packets that leave together at least
     tcp_orphan_retries: int = 0  # 0 means 8, as in Linux
     tcp_pacing_ca_ratio: int = 120  # percent of cwnd / srtt
@@ -49,3 +51,4 @@ class Sysctl:
     tcp_tso_rtt_log: int = 9  # bursts may be larger below 2^this us of round-trip time
     tcp_window_scaling: bool = True
     tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)  # octets: min, default, max
+    wmem_max: int = 4194304  # octets, of SO_SNDBUF before it is doubled

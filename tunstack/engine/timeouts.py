@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import output, transitions
+from tunstack.engine import ackpolicy, output, transitions
 from tunstack.engine.rtt import RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
 from tunstack.engine.timers import NEVER
@@ -22,7 +22,7 @@ def fire(conn: Connection, now: int) -> None:
     """Handle the timers that are due."""
     if conn.rx is not None and conn.rx.delack_at <= now:
         conn.rx.delack_at = NEVER
-        conn.rx.delay_passed(conn.rtt.rto)
+        ackpolicy.delay_passed(conn.rx, conn.rtt.rto)
         conn.stack.counters.DelayedACKs += 1
         conn.mark_dirty()
     if conn.rto_at <= now:

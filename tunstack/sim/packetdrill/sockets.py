@@ -13,6 +13,7 @@ import socket
 from dataclasses import dataclass, field
 
 from tunstack.engine import ANY_IPV4, NULL_SINK, Connection, Listener, SocketOptions, State, Sysctl
+from tunstack.engine.handshake import buffer_limits
 from tunstack.engine.options import check_option
 from tunstack.sim.packetdrill import sendspace
 from tunstack.sim.packetdrill.host import Host, WouldBlock
@@ -73,10 +74,10 @@ class Socket:
 
     @property
     def rcvbuf(self) -> int:
-        """The largest window that the receive buffer gives, as far as it has grown."""
+        """The size of the receive buffer in memory, as far as it has grown."""
         if self.conn is not None and self.conn.rx is not None:
-            return self.conn.rx.buffer_size
-        return self.sysctl.tcp_rmem[1] >> 1 if self.options.rcvbuf is None else self.options.rcvbuf
+            return self.conn.rx.rcvbuf
+        return buffer_limits(self.options, self.sysctl)[0]
 
     def set_option(self, name: str, value: object) -> None:
         """Set an option of the engine's, OSError if it does not fit; connections to come take it from here."""

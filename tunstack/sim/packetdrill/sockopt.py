@@ -222,7 +222,7 @@ SPECIAL: dict[tuple[int, int], Special] = {
     (socket.SOL_SOCKET, socket.SO_ACCEPTCONN): Special(lambda sock: _pack(sock.listener is not None), None),
     (socket.SOL_SOCKET, socket.SO_REUSEADDR): Special(_get_extra("reuse_address"), _set_extra("reuse_address")),
     (socket.SOL_SOCKET, socket.SO_REUSEPORT): Special(_get_extra("reuse_port"), _set_extra("reuse_port")),
-    (socket.SOL_SOCKET, socket.SO_RCVBUF): Special(lambda sock: _pack(2 * sock.rcvbuf), _set_rcvbuf),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF): Special(lambda sock: _pack(sock.rcvbuf), _set_rcvbuf),
     (socket.SOL_SOCKET, socket.SO_SNDBUF): Special(lambda sock: _pack(sock.sndbuf), _set_sndbuf),
     (socket.SOL_SOCKET, socket.SO_LINGER): Special(_get_linger, _set_linger),
     (socket.SOL_SOCKET, socket.SO_RCVTIMEO): Special(_get_timeout("receive_timeout"), _set_timeout("receive_timeout")),

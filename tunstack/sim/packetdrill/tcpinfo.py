@@ -83,4 +83,4 @@ def pack_meminfo(sock: Socket) -> bytes:
     conn = sock.conn
     queued = conn.tx.queue.end - conn.tx.queue.start if conn is not None else 0
     received = conn.readable if conn is not None else 0
-    return struct.pack("=9I", received, 2 * sock.rcvbuf, 0, sock.sndbuf, 0, queued, 0, 0, 0)
+    return struct.pack("=9I", received, sock.rcvbuf, 0, sock.sndbuf, 0, queued, 0, 0, 0)
