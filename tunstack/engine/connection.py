@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.congestion import lookup
-from tunstack.engine import ackpolicy, input, output, receivewindow, timeouts, transitions
+from tunstack.engine import ackpolicy, input, output, receivewindow, sendbuffer, timeouts, transitions
 from tunstack.engine.delivery import data_taken, deliver
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
@@ -46,6 +46,8 @@ class Connection:
         "agreed",
         "can_probe",
         "cost_data",
+        "data_segs_in",
+        "data_segs_out",
         "eof_due",
         "error_due",
         "fin_wait_2_at",
@@ -76,6 +78,8 @@ class Connection:
         "rto_at",
         "rtt",
         "rx",
+        "segs_in",
+        "segs_out",
         "sink",
         "soft_error",
         "stack",
@@ -101,6 +105,8 @@ class Connection:
         self.mtu = stack.path_mtu.get(flow)  # of the path
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
+        self.segs_in = self.segs_out = 0  # packets that came and went
+        self.data_segs_in = self.data_segs_out = 0  # those of them with data
         self.rtt = RttEstimator()
         self.recovery = Recovery(self.tx, self.rtt, stack.sysctl, stack.counters)
         self.can_probe = False  # tail loss probes are used
@@ -183,9 +189,14 @@ class Connection:
         """Whether the protocol is done with it."""
         return self.state is CLOSED or self.state is TIME_WAIT
 
-    def info(self) -> ConnectionInfo:
-        """Return what Linux tells in TCP_INFO."""
-        return ConnectionInfo.of(self)
+    @property
+    def sndbuf(self) -> int:
+        """The size of the send buffer in memory, as SO_SNDBUF tells it."""
+        return sendbuffer.size(self.options.sndbuf, self.tx, self.stack.sysctl)
+
+    def info(self, now: int | None = None) -> ConnectionInfo:
+        """Return what Linux tells in TCP_INFO. Without `now`, time stands still since the last event."""
+        return ConnectionInfo.of(self, now)
 
     # Opening. Called by the stack and the listener.
 
@@ -218,6 +229,7 @@ class Connection:
         self.rx.ts_recent = agreed.ts_recent
         self.rx.ts_recent_at = now
         self.tx.wscale = agreed.snd_wscale
+        self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
         self.tx.peer_mss = agreed.mss
         self.tx.set_mss(agreed.option_octets, self.options.maxseg)
 
@@ -232,6 +244,9 @@ class Connection:
 
     def on_segment(self, seg: Segment, now: int) -> None:  # hot
         """Handle a segment of this connection."""
+        self.segs_in += seg.packets
+        if seg.length:
+            self.data_segs_in += seg.packets
         if self.state is ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
             if self.rx.ready:
                 deliver(self)
@@ -367,14 +382,19 @@ class Connection:
                 old = self.tx.cc
                 self.tx.cc = factory(self.tx.mss, old.cwnd)
                 self.tx.cc.ssthresh = old.ssthresh
+        was = getattr(self.options, name)
         setattr(self.options, name, value)
         if name == "keepalive":
-            self.keepalive_at = NEVER
-            self.start_keepalive(now)
+            if not value:
+                self.keepalive_at = NEVER
+            elif not was:
+                self.start_keepalive(now)
         elif name == "keepidle" and self.options.keepalive:
             self.start_keepalive(self.last_received_at)
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
+        elif name == "sndbuf":
+            self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
         elif self.rx is None:
             return
         elif name == "quickack":

@@ -205,6 +205,7 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     """Take in the data and the FIN (RFC 9293 3.10.7.4, seventh and eighth step)."""
     fin = bool(seg.flags & FIN)
     if not seg.length and not fin:
+        conn.stack.counters.TCPPureAcks += 1
         return
     rx = conn.rx
     seq = (seg.seq + 1) & MASK if seg.flags & SYN else seg.seq

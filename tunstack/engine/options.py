@@ -5,7 +5,7 @@ Names are those of POSIX and Linux in lower case without prefix; units are their
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from tunstack.congestion import available
 from tunstack.engine.errors import socket_error
@@ -17,6 +17,9 @@ class SocketOptions:
 
     nodelay: bool = False  # TCP_NODELAY
     cork: bool = False  # TCP_CORK
+    linger2: int = 0  # TCP_LINGER2, s; 0: the sysctl, below: no FIN_WAIT_2 for an orphan
+    notsent_lowat: int = 0  # TCP_NOTSENT_LOWAT, octets; 0: none
+    rcvlowat: int = 1  # SO_RCVLOWAT, octets
     quickack: int | None = None  # TCP_QUICKACK; None: never set
     keepalive: bool = False  # SO_KEEPALIVE
     keepidle: int | None = None  # TCP_KEEPIDLE, s
@@ -32,10 +35,11 @@ class SocketOptions:
     congestion: str | None = None  # TCP_CONGESTION
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
+    inert: dict[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
 
     def copy(self) -> SocketOptions:
         """Return an independent copy."""
-        return replace(self)
+        return replace(self, inert=self.inert.copy())
 
 
 # Lower and upper bound of the options that Linux bounds: EINVAL outside (tcp(7), net/ipv4 behaviour).
@@ -52,7 +56,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "tos": (0, 255),
     "ttl": (1, 255),
 }
-NAMES = frozenset(field.name for field in fields(SocketOptions))
+NAMES = frozenset(each.name for each in fields(SocketOptions))
+SNDBUF_MIN = 4608  # SOCK_MIN_SNDBUF, of the doubled value
 
 
 def check_option(name: str, value: object) -> None:

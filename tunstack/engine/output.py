@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunstack.engine import chrono
 from tunstack.engine.ackpolicy import ack_sent
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.receivewindow import advertise
@@ -40,19 +41,26 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if segment is not None:
             return segment
     if tx.fin_sent:
+        if tx.chrono and tx.snd_una == tx.snd_nxt:
+            chrono.switch(tx, chrono.IDLE, now)
         return poll_ack(conn, now)
     size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
         return poll_data(conn, size, now)
     if tx.fin_queued and not tx.unsent:
         return poll_data(conn, 0, now)
-    if tx.unsent and not tx.outstanding:
-        if tx.probe_due:
-            return poll_probe(conn, now)
-        if conn.persist_at == NEVER:
-            conn.persist_backoff = 0
-            conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
-            conn.arm(conn.persist_at)
+    if tx.unsent:
+        if not tx.cwnd_limited:
+            chrono.held_up(tx, now)
+        if not tx.outstanding:
+            if tx.probe_due:
+                return poll_probe(conn, now)
+            if conn.persist_at == NEVER:
+                conn.persist_backoff = 0
+                conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
+                conn.arm(conn.persist_at)
+    elif tx.chrono and tx.snd_una == tx.snd_nxt:
+        chrono.switch(tx, chrono.IDLE, now)
     return poll_ack(conn, now)
 
 
@@ -64,7 +72,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     sysctl = conn.stack.sysctl
     mss = local_mss(conn.mtu, conn.options)
     if conn.retransmits:
-        conn.stack.counters.TcpRetransSegs += 1
+        count_resent(conn, 1, 0)
     else:
         conn.syn_sent_at = now
     conn.rto_at = now + min(RTO_INITIAL << conn.retransmits, RTO_MAX)
@@ -142,7 +150,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
     board.resend(flight, now)
     length = ((flight.end - flight.seq) & MASK) - flight.fin
     counters = conn.stack.counters
-    counters.TcpRetransSegs += -(-length // mss) or 1
+    count_resent(conn, -(-length // mss) or 1, length)
     if conn.recovery.phase == LOSS:
         counters.TCPSlowStartRetrans += 1
     else:
@@ -176,12 +184,22 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
             flight = board.flights[index + 1]
         board.resend(flight, now)
         length = ((flight.end - flight.seq) & MASK) - flight.fin
-        conn.stack.counters.TcpRetransSegs += 1
+        count_resent(conn, 1, length)
         recovery.on_resent(length + flight.fin, now)
         recovery.on_probe_sent(True)
         segment = make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, now)
     restart_timer(conn, now)
     return segment
+
+
+def count_resent(conn: Connection, packets: int, octets: int) -> None:
+    """Count what leaves again; the stack, which counts all that leaves, then takes nothing of it for new."""
+    counters = conn.stack.counters
+    counters.TcpRetransSegs += packets
+    counters.TcpOutSegs -= packets
+    if octets:
+        counters.TCPOrigDataSent -= packets
+        conn.tx.bytes_retrans += octets
 
 
 def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
@@ -197,6 +215,8 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
     if recovery.phase:
         recovery.on_sent(size)
     conn.persist_at = NEVER
+    if tx.chrono != chrono.BUSY:
+        chrono.switch(tx, chrono.BUSY, now)
     rx = conn.rx
     if now - rx.last_data_at < rx.ato and size:  # an answer to data that just came (Linux's tcp_event_data_sent)
         rx.pingpong = True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tunstack.congestion import CongestionControl
 from tunstack.engine.scoreboard import Flight, Scoreboard
 from tunstack.engine.sendqueue import SendQueue
+from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class Sender:
         "_una_position",
         "board",
         "burst",
+        "bytes_retrans",
         "cc",
+        "chrono",
+        "chrono_at",
+        "chrono_times",
         "cwnd_limited",
         "fin_queued",
         "fin_sent",
@@ -50,6 +55,7 @@ class Sender:
         "snd_wl1",
         "snd_wl2",
         "snd_wnd",
+        "sndbuf",
         "wscale",
     )
 
@@ -78,6 +84,11 @@ class Sender:
         self.cwnd_limited = False  # the congestion window held the sender back since the last ACK
         self.last_sent_at = 0  # when data left last (restart after idle)
         self.burst = BURST_MAX  # octets that leave in one go, as one super-segment
+        self.sndbuf = NEVER  # octets in flight at most: SO_SNDBUF, or tcp_wmem
+        self.bytes_retrans = 0  # octets sent again
+        self.chrono = 0  # what time is spent with (chrono.py) ...
+        self.chrono_at = 0  # ... since then
+        self.chrono_times = [0, 0, 0, 0]  # and before, by kind
         self.probe_due = False  # the persist timer wants something sent into a closed window
         self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
 
@@ -186,7 +197,7 @@ class Sender:
         size = unsent if unsent < max_payload else max_payload
         if size > self.burst:
             size = self.burst
-        window = self.snd_wnd - outstanding
+        window = (self.snd_wnd if self.snd_wnd < self.sndbuf else self.sndbuf) - outstanding
         if size > window:
             size = window
         board = self.board

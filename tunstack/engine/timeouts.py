@@ -138,6 +138,7 @@ def keepalive_timeout(conn: Connection, now: int) -> None:
             return
         conn.keepalive_probes += 1
         conn.stack.counters.TCPKeepAlive += 1
+        conn.segs_out += 1
         conn.stack.emit(output.make_probe(conn, now))
         at = now + (conn.options.keepintvl or sysctl.tcp_keepalive_intvl) * SECOND
     conn.keepalive_at = at
