@@ -23,6 +23,7 @@ TEXTS = {
     "ENOENT": "No such file or directory",
     "ENOPROTOOPT": "Protocol not available",
     "ENOTCONN": "Transport endpoint is not connected",
+    "EOPNOTSUPP": "Operation not supported",
     "EPIPE": "Broken pipe",
     "EPROTO": "Protocol error",
     "ETIMEDOUT": "Connection timed out",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tunstack.engine.listener import Listener
     from tunstack.engine.sysctl import Sysctl
 
-IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP = 0, 1, 6
+LEVELS = IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP = 0, 1, 6
 SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_DONTROUTE, SO_BROADCAST, SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE = 2, 3, 4, 5, 6, 7, 8, 9
 SO_OOBINLINE, SO_PRIORITY, SO_LINGER, SO_REUSEPORT, SO_RCVLOWAT, SO_SNDLOWAT, SO_ACCEPTCONN = 10, 12, 13, 15, 18, 19, 30
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN = 32, 33, 36, 38, 39
@@ -64,8 +64,10 @@ Set = Callable[[Target, bytes], None]
 
 
 def getsockopt(target: Target, level: int, number: int) -> bytes:
-    """Return the value in full. OSError ENOPROTOOPT for an option that we do not have."""
+    """Return the value in full. OSError ENOPROTOOPT for an option that we do not have, EOPNOTSUPP for a level."""
     get, _ = TABLE.get((level, number), NONE)
+    if level not in LEVELS:
+        raise socket_error("EOPNOTSUPP")
     if get is None:
         raise socket_error("ENOPROTOOPT")
     value = get(target)
@@ -75,6 +77,8 @@ def getsockopt(target: Target, level: int, number: int) -> bytes:
 def setsockopt(target: Target, level: int, number: int, value: bytes) -> None:
     """Set an option. OSError ENOPROTOOPT for one that we do not have, EINVAL for a value that is too short or out of range."""
     _, put = TABLE.get((level, number), NONE)
+    if level in (SOL_SOCKET, IPPROTO_TCP) and number != TCP_CONGESTION and len(value) < INT.size:
+        raise socket_error("EINVAL")
     if put is None:
         raise socket_error("ENOPROTOOPT")
     if level == IPPROTO_IP and 1 <= len(value) < INT.size:  # ip(7) takes an octet, too
@@ -220,6 +224,8 @@ def _get_congestion(target: Target) -> bytes:
 
 
 def _set_congestion(target: Target, value: bytes) -> None:
+    if not value:
+        raise socket_error("EINVAL")
     target.set_option("congestion", value[: CONGESTION_NAME_MAX - 1].partition(b"\0")[0].decode("ascii", "replace"))
 
 
@@ -232,7 +238,7 @@ def _get_info(target: Target) -> bytes:
 
 
 def _set_tos(target: Target, value: bytes) -> None:
-    target.set_option("tos", number_of(value) & TOS_MASK)
+    target.set_option("tos", number_of(value) & TOS_MASK if value else 0)
 
 
 def _set_ttl(target: Target, value: bytes) -> None:
