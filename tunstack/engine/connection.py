@@ -67,6 +67,7 @@ class Connection:
         "linger_at",
         "listener",
         "mtu",
+        "opened_at",
         "options",
         "paused",
         "persist_at",
@@ -105,6 +106,7 @@ class Connection:
         self.mtu = stack.path_mtu.get(flow)  # of the path
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
+        self.opened_at = 0  # when the peer was heard of first
         self.segs_in = self.segs_out = 0  # packets that came and went
         self.data_segs_in = self.data_segs_out = 0  # those of them with data
         self.rtt = RttEstimator()
@@ -213,12 +215,14 @@ class Connection:
     def open_passive(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
         """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
         self.state = SYN_RECEIVED
+        self.segs_in = 1
         self.tx.syn_sent()
         self.learn_peer(agreed, irs, window, now)
 
     def learn_peer(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
         """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
         self.agreed = agreed
+        self.opened_at = now
         rcvbuf, largest = buffer_limits(self.options, self.stack.sysctl)
         mss = local_mss(self.mtu, self.options) - agreed.option_octets
         clamp = self.options.window_clamp or NEVER

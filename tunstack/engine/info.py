@@ -52,6 +52,7 @@ class ConnectionInfo:
     bytes_received: int  # the same, in order; the FIN counts
     bytes_sent: int  # of data, those sent again counted again
     bytes_retrans: int
+    total_retrans: int  # packets
     segs_out: int  # packets
     segs_in: int
     data_segs_out: int
@@ -101,13 +102,14 @@ class ConnectionInfo:
             ato=rx.ato if rx else 0,
             advmss=rx.advmss if rx else 0,
             rcv_rtt=rx.rcv_rtt if rx and rx.rcv_rtt < NEVER else 0,
-            last_data_sent=now - tx.last_sent_at,
+            last_data_sent=now - (tx.last_sent_at or conn.opened_at),
             last_data_recv=now - rx.last_data_at if rx else 0,
             last_ack_recv=now - conn.last_received_at,
             bytes_acked=bytes_acked,
             bytes_received=receivewindow.count_received(rx) if rx else 0,
             bytes_sent=tx.queue.end - tx.unsent + tx.bytes_retrans,
             bytes_retrans=tx.bytes_retrans,
+            total_retrans=tx.total_retrans,
             segs_out=conn.segs_out,
             segs_in=conn.segs_in,
             data_segs_out=conn.data_segs_out,

@@ -197,6 +197,7 @@ def count_resent(conn: Connection, packets: int, octets: int) -> None:
     counters = conn.stack.counters
     counters.TcpRetransSegs += packets
     counters.TcpOutSegs -= packets
+    conn.tx.total_retrans += packets
     if octets:
         counters.TCPOrigDataSent -= packets
         conn.tx.bytes_retrans += octets

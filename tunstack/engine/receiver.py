@@ -54,6 +54,7 @@ class Receiver:
         "last_data_at",
         "last_size",
         "mss",
+        "open_field",
         "pieces",
         "pieces_size",
         "pingpong",
@@ -118,6 +119,7 @@ class Receiver:
         self.rcv_ssthresh = window  # largest window for now: opens with what comes (slow start)
         self.field = window and 1  # window field of the last segment; of the SYN only whether there was a window
         self.field_nxt = -1  # rcv_nxt of that segment, -1 where something changed since
+        self.open_field = 0  # what the field is while nothing is held, 0 if that must be computed
         self.rcv_rtt = NEVER  # round-trip time as the receiver sees it, NEVER until there is a sample
         self.rtt_seq = self.rcv_nxt  # when this has come, a window of data has been sent for ...
         self.rtt_at = 0  # ... what was advertised then; 0: not begun

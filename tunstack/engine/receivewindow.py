@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine.timers import NEVER
-from tunstack.seq import MASK
+from tunstack.seq import HALF, MASK
 
 if TYPE_CHECKING:
     from tunstack.engine.receiver import Receiver
@@ -50,6 +50,7 @@ def begin(rx: Receiver, window: int, now: int) -> None:
     rx.rcv_ssthresh = min(window, clamp)
     rx.space = min(rx.rcv_ssthresh, SPACE_SEGMENTS * rx.advmss)
     rx.space_at = now
+    window_changed(rx)
 
 
 # What is advertised.
@@ -87,8 +88,23 @@ def select_window(rx: Receiver) -> int:
 def advertise(rx: Receiver) -> int:  # hot
     """Return the header's window field for a segment that leaves now; it carries the ACK. The right edge is never taken back."""
     rx.delack_at = NEVER
-    if rx.rcv_nxt == rx.field_nxt:
+    rcv_nxt = rx.rcv_nxt
+    if rcv_nxt == rx.field_nxt:
         return rx.field
+    field = rx.open_field
+    if not field or rx.queued or rx.pieces or not rx.field:
+        return advertise_anew(rx)
+    edge = (rcv_nxt + (field << rx.wscale)) & MASK
+    if (edge - rx.rcv_adv) & MASK >= HALF:  # seq_lt(edge, rcv_adv)
+        return advertise_anew(rx)
+    rx.rcv_adv = edge
+    rx.rcv_wup = rx.field_nxt = rcv_nxt
+    rx.field = field
+    return field
+
+
+def advertise_anew(rx: Receiver) -> int:
+    """The same where something is held, or where windows are not scaled."""
     shift = rx.wscale
     current = (rx.rcv_adv - rx.rcv_nxt) & MASK
     window = select_window(rx)
@@ -96,9 +112,7 @@ def advertise(rx: Receiver) -> int:  # hot
         if not window:
             rx.counters.TCPWantZeroWindowAdv += 1
         window = current
-    field = (window + (1 << shift) - 1) >> shift  # rounded up: rounding down would take the edge back
-    if field > WINDOW_MAX:
-        field = WINDOW_MAX
+    field = min((window + (1 << shift) - 1) >> shift, WINDOW_MAX)  # rounded up: rounding down would take the edge back
     window = field << shift
     if window > current:
         rx.rcv_adv = (rx.rcv_nxt + window) & MASK
@@ -109,6 +123,16 @@ def advertise(rx: Receiver) -> int:  # hot
     rx.rcv_wup = rx.field_nxt = rx.rcv_nxt
     rx.field = field
     return field
+
+
+def window_changed(rx: Receiver) -> None:
+    """What windows go by has changed: what was advertised last is not what would be now. Prepare the field for when nothing is held."""
+    rx.field_nxt = -1
+    shift = rx.wscale
+    rx.open_field = 0
+    if shift and rx.rcv_ssthresh >= rx.mss:
+        window = min(rx.rcv_ssthresh, rx.full_space)
+        rx.open_field = min((window + (1 << shift) - 1) >> shift, WINDOW_MAX)
 
 
 # The window opens.
@@ -136,8 +160,8 @@ def grow(rx: Receiver, length: int, stays: bool) -> None:
         if rx.rcv_ssthresh > limit:
             return
     rx.rcv_ssthresh += min(room, max(increase, 2 * length))
-    rx.field_nxt = -1
     rx.quick |= 1
+    window_changed(rx)
 
 
 def measure_overhead(rx: Receiver, length: int) -> None:
@@ -157,7 +181,7 @@ def set_clamp(rx: Receiver, clamp: int) -> None:
     elif clamp > rx.window_clamp:
         rx.rcv_ssthresh = max(rx.rcv_ssthresh, min((rx.rcv_adv - rx.rcv_wup) & MASK, clamp))
     rx.window_clamp = clamp
-    rx.field_nxt = -1
+    window_changed(rx)
 
 
 def set_rcvbuf(rx: Receiver, size: int) -> None:
@@ -222,4 +246,4 @@ def grow_buffer(rx: Receiver, space: int) -> None:
         rx.rcvbuf = size
         set_ratio(rx, rx.ratio)
         rx.window_clamp = min(rx.full_space, WINDOW_MAX << rx.wscale)
-        rx.field_nxt = -1
+        window_changed(rx)

@@ -56,6 +56,7 @@ class Sender:
         "snd_wl2",
         "snd_wnd",
         "sndbuf",
+        "total_retrans",
         "wscale",
     )
 
@@ -85,7 +86,8 @@ class Sender:
         self.last_sent_at = 0  # when data left last (restart after idle)
         self.burst = BURST_MAX  # octets that leave in one go, as one super-segment
         self.sndbuf = NEVER  # octets in flight at most: SO_SNDBUF, or tcp_wmem
-        self.bytes_retrans = 0  # octets sent again
+        self.bytes_retrans = 0  # octets sent again ...
+        self.total_retrans = 0  # ... in so many packets, SYNs counted
         self.chrono = 0  # what time is spent with (chrono.py) ...
         self.chrono_at = 0  # ... since then
         self.chrono_times = [0, 0, 0, 0]  # and before, by kind
