@@ -262,6 +262,8 @@ class Recovery:
             counters.TCPRenoRecovery += 1
         if not tx.cc.fast_recovery:
             self._enter_loss(now)
+            if not self.is_sack:
+                tx.board.clear_duplicate_acks()  # all is sent again, what they stood for too
             tx.board.mark_all_lost()
             tx.cc.cwnd = tx.pipe + tx.mss
             self.force = True
