@@ -45,7 +45,7 @@ class Stack:
     """
 
     def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
-        """Make a stack; ValueError for a congestion control that there is not (else see `use_congestion`), or a secret that is too short."""
+        """Make a stack; ValueError for a congestion control that there is not (see `use_congestion`) or a secret that is too short."""
         self.config = config
         self.sysctl = config.sysctl
         self.algorithms = Algorithms(self._on_algorithm_failure)  # congestion control by name
