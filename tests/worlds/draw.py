@@ -38,7 +38,6 @@ KNOBS: dict[str, tuple[float, Sequence[object]]] = {
     "tcp_fin_timeout": (0.3, (1, 5)),
     "tcp_invalid_ratelimit": (0.2, (0, 10)),
     "tcp_challenge_ack_limit": (0.1, (1, 20)),
-    "tcp_max_tw_buckets": (0.05, (0, 1)),
     "tcp_rfc1337": (0.2, (False,)),
     "tcp_recovery": (0.2, (0,)),
     "tcp_early_retrans": (0.3, (0,)),
@@ -56,7 +55,13 @@ KNOBS: dict[str, tuple[float, Sequence[object]]] = {
 HAVE = frozenset(entry.name for entry in fields(Sysctl))
 
 # Knobs with which a connection may give up although the network is not that bad.
-IMPATIENT: dict[str, Sequence[object]] = {"tcp_retries2": (2, 4, 6), "tcp_syn_retries": (1, 2), "tcp_synack_retries": (0, 1), "tcp_orphan_retries": (1, 3)}
+IMPATIENT: dict[str, Sequence[object]] = {
+    "tcp_retries2": (2, 4, 6),
+    "tcp_syn_retries": (1, 2),
+    "tcp_synack_retries": (0, 1),
+    "tcp_orphan_retries": (1, 3),
+    "tcp_max_tw_buckets": (0, 1, 262144),  # without TIME-WAIT, what comes late finds nobody and is answered with RST
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ class AppPlan:
     @property
     def is_abrupt(self) -> bool:
         """Whether it may leave before everything has arrived."""
-        return self.ending != "orderly" or "user_timeout" in self.options
+        return self.ending != "orderly" or not self.options.keys().isdisjoint(("user_timeout", "linger"))
 
 
 @dataclass(frozen=True, slots=True)

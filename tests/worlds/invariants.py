@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from tunstack.engine.connection import Connection
 from tunstack.engine.receiver import Receiver
+from tunstack.engine.recovery import DISORDER, OPEN
+from tunstack.engine.scoreboard import EVER_RESENT, LOST, RESENT, SACKED
 from tunstack.engine.sender import Sender
 from tunstack.engine.stack import Stack
 from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK
-
-HAS_SACKED = "sacked_out" in Sender.__slots__  # the scoreboard of RFC 2018 and RFC 6675
-
 
 def check_stack(stack: Stack, now: int) -> None:
     """Check every connection of a host between two calls into its stack."""
@@ -31,33 +30,45 @@ def check_connection(conn: Connection) -> None:
     """Check one connection between two calls."""
     assert conn.state is not CLOSED and conn.state is not TIME_WAIT
     if conn.state is not SYN_SENT and conn.state is not SYN_RECEIVED:
-        check_sender(conn.tx)
-    elif conn.tx.flights:
+        check_sender(conn.tx, conn.recovery.is_sack)
+        check_recovery(conn)
+    elif conn.tx.board.flights:
         raise AssertionError("data in flight before the handshake is done")
     if conn.rx is not None:
         check_receiver(conn.rx)
 
 
-def check_sender(tx: Sender) -> None:
+def check_sender(tx: Sender, is_sack: bool) -> None:
     """The flights cover what is outstanding, and the sums over them are right."""
+    board = tx.board
     snd_una = at = tx.snd_una
-    lost = sacked = 0
-    for flight in tx.flights:
-        seq, end = flight.seq, flight.end
-        assert seq == at, "a gap or an overlap between flights"
-        size = (end - seq) & MASK
+    lost = sacked = resent = segments = 0
+    for flight in board.flights:
+        end = flight.end
+        assert flight.seq == at, "a gap or an overlap between flights"
+        size = (end - at) & MASK
         assert 0 < size < HALF, "an empty flight"
-        if flight.lost:
-            lost += size
-        if HAS_SACKED and flight.sacked:
-            assert not flight.lost, "a flight is both lost and SACKed"
-            sacked += size
+        marks = flight.marks
+        if marks:
+            if marks & SACKED:
+                assert not marks & (LOST | RESENT), "a flight is SACKed and lost"
+                sacked += size
+                segments += flight.segments
+            elif marks & RESENT:
+                assert marks & EVER_RESENT
+                resent += size
+            elif marks & LOST:
+                lost += size
         at = end
     assert at == tx.snd_nxt, "the flights do not reach to snd_nxt"
-    assert lost == tx.lost_out, f"lost_out is {tx.lost_out}, the flights say {lost}"
-    if HAS_SACKED:
-        assert sacked == tx.sacked_out, f"sacked_out is {tx.sacked_out}, the flights say {sacked}"
-    assert tx.reno_sacked >= 0
+    assert lost == board.lost_out, f"lost_out is {board.lost_out}, the flights say {lost}"
+    assert resent == board.retrans_out, f"retrans_out is {board.retrans_out}, the flights say {resent}"
+    if is_sack:
+        assert sacked == board.sacked_out, f"sacked_out is {board.sacked_out}, the flights say {sacked}"
+        assert segments == board.sacked_segments, f"sacked_segments is {board.sacked_segments}, the flights say {segments}"
+    else:
+        assert not sacked, "SACKed without SACK"
+        assert board.sacked_out >= 0 and board.sacked_segments >= 0
     assert tx.pipe >= 0, f"the pipe is {tx.pipe}"
     assert tx.unsent >= 0
     assert (tx.snd_nxt - snd_una) & MASK < HALF, "snd_una has overtaken snd_nxt"
@@ -71,7 +82,21 @@ def check_sender(tx: Sender) -> None:
 
 
 def _fin_in_flight(tx: Sender) -> int:
-    return int(bool(tx.flights) and tx.flights[-1].fin)
+    flights = tx.board.flights
+    return int(bool(flights) and flights[-1].fin)
+
+
+def check_recovery(conn: Connection) -> None:
+    """The phases are what the scoreboard says, and a quiet connection has an unmarked one."""
+    recovery, board, tx = conn.recovery, conn.tx.board, conn.tx
+    if recovery.is_quiet:
+        assert recovery.phase == OPEN
+        assert not board.lost_out and not board.retrans_out and not board.sacked_out, "quiet, and yet something is amiss"
+        assert all(not flight.marks for flight in board.flights), "quiet, and yet a flight is marked"
+    if recovery.phase <= DISORDER:
+        assert not board.lost_out, "something is lost outside of recovery"
+    if recovery.probe_end is not None:
+        assert (tx.snd_nxt - recovery.probe_end) & MASK < HALF, "a probe beyond snd_nxt"
 
 
 def check_receiver(rx: Receiver) -> None:
@@ -111,16 +136,11 @@ def check_connection_at_rest(conn: Connection) -> None:
     assert not rx.acks_due, "an ACK is due and does not leave"
     assert rx.rcv_wup == rx.rcv_nxt or rx.delack_at < NEVER, "data was not acknowledged, and no timer runs"
     if tx.snd_nxt != tx.snd_una:
-        assert _next_retransmission(conn) < NEVER, "data is in flight and no timer runs"
+        assert conn.rto_at < NEVER, "data is in flight and no timer runs"
     elif tx.unsent:
         assert conn.persist_at < NEVER, "data waits and no timer runs"
     else:
         assert tx.fin_sent or not tx.fin_queued, "the FIN does not leave"
-    if tx.lost_out and tx.pipe == 0:
+    if tx.board.lost_out and tx.pipe == 0:
         raise AssertionError("everything is lost and nothing is sent again")
 
-
-def _next_retransmission(conn: Connection) -> int:
-    """The earliest of the timers that repair losses."""
-    names = ("rto_at", "tlp_at", "reo_at", "rack_at", "loss_at")
-    return min((getattr(conn, name) for name in names if hasattr(conn, name)), default=NEVER)

@@ -304,6 +304,9 @@ class Play:
             assert excused or client.plan.is_abrupt, f"never accepted: {client.error}"
             return
         excused |= client.plan.is_abrupt or server.plan.is_abrupt
+        if any(app.has_ended and isinstance(app.error, TimeoutError) for app in (client, server)):
+            tally["orphans that gave up"] += 1  # who has closed does not try for ever (tcp_orphan_retries)
+            excused = True
         whole = True
         for one, other in ((client, server), (server, client)):
             assert one.is_closed or (one.has_ended and one.plan.ending == "abort"), f"{one.name} was never told of the end"
