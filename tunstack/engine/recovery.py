@@ -349,6 +349,8 @@ class Recovery:
 
     def on_path_mss(self) -> None:
         """The path takes smaller packets: what is in flight did not pass (RFC 1191 6.5). No sign of congestion."""
+        if not self.is_sack:
+            self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
         self.tx.board.mark_all_lost()
         if self.tx.board.lost_out:
             self.force = True
