@@ -25,6 +25,7 @@ from tunstack.engine.stack import Stack
 from tunstack.engine.state import CLOSED, TIME_WAIT
 from tunstack.engine.sysctl import Sysctl
 from tunstack.engine.timers import NEVER
+from tunstack.engine.timewait import TIME_WAIT_LENGTH
 from tunstack.seq import MASK
 from tunstack.sim.world import SECOND, START, Host, World
 from tunstack.wire import codec, virtio
@@ -52,18 +53,23 @@ class Outcome:
 class NearIsn(IsnGenerator):
     """Sequence numbers and timestamps that pass zero, or the middle of their range, while the world lasts."""
 
-    __slots__ = ("_around", "_random", "_ts_left")
+    __slots__ = ("_around", "_given", "_random", "_ts_left")
 
     def __init__(self, plan: HostPlan, rng: random.Random) -> None:
         super().__init__(rng.randbytes(32))
         self._around = plan.isn
+        self._given: set[int] = set()
         self._ts_left = plan.ts_left
         self._random = rng
 
     def isn(self, flow: bytes, now: int) -> int:
         if self._around is None:
             return super().isn(flow, now)
-        return (self._around - self._random.randrange(0, self._random.choice((3, 3000, 100_000)))) & MASK
+        while True:
+            isn = (self._around - self._random.randrange(0, self._random.choice((3, 3000, 100_000)))) & MASK
+            if isn not in self._given:  # a connection is known by it
+                self._given.add(isn)
+                return isn
 
     def ts_offset(self, flow: bytes) -> int:
         if self._ts_left is None:
@@ -307,6 +313,12 @@ class Play:
         if any(app.has_ended and isinstance(app.error, TimeoutError) for app in (client, server)):
             tally["orphans that gave up"] += 1  # who has closed does not try for ever (tcp_orphan_retries)
             excused = True
+        for one, other in ((client, server), (server, client)):
+            # The last ACK was lost again and again, until the peer's TIME-WAIT was over: its answer is RST.
+            has_all = other.is_closed and other.error is None and other.has_eof and other.received == len(one.stream)
+            if has_all and isinstance(one.error, ConnectionResetError) and self.world.elapsed > TIME_WAIT_LENGTH:
+                tally["last ACK lost for good"] += 1
+                excused = True
         whole = True
         for one, other in ((client, server), (server, client)):
             assert one.is_closed or (one.has_ended and one.plan.ending == "abort"), f"{one.name} was never told of the end"

@@ -100,9 +100,18 @@ class Watch:
             if flags & ACK:
                 back = self._sides[_reverse(flow)]
                 # The SYN-ACK to a SYN that came late means nothing to a peer that has got further.
-                incarnation = back.incarnation if back.acked is None else -1
+                incarnation = back.incarnation if back.acked is None and ack == back.iss + 1 & MASK else -1
             side = self._sides[flow] = Side(seq, end=(seq + 1) & MASK, stream=self.streams[flow], incarnation=incarnation)
-        for option in decode_options(packet[40 : 20 + offset]):
+            self._agree(side, packet[40 : 20 + offset])
+        elif side.has_ts:
+            options = decode_options(packet[40 : 20 + offset])
+            side.ts_val = next((int(str(option[1])) for option in options if option[0] == "TS"), side.ts_val)
+        if flags & ACK:
+            side.acked = ack
+            side.edge = (ack + window) & MASK
+
+    def _agree(self, side: Side, options: bytes) -> None:
+        for option in decode_options(options):
             match option:
                 case ("mss", int(value)):
                     side.mss = value
@@ -113,9 +122,6 @@ class Watch:
                     side.ts_val = value
                 case ("sackOK",):
                     side.sack_ok = True
-        if flags & ACK:
-            side.acked = ack
-            side.edge = (ack + window) & MASK
 
     def _options(self, packet: bytes, side: Side, back: Side, offset: int, ack: int) -> None:
         agreed = side.has_ts and back.has_ts
