@@ -134,7 +134,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
         room = mss
     if index and (flight.seq - tx.snd_una) & MASK >= tx.snd_wnd:
         return None  # the peer took its window back; what it acknowledges comes first
-    size = min(room, max_payload, tx.burst)
+    size = min(room, max_payload)
     board.split(index, max(size // mss, 1) * mss)
     conn.recovery.force = False
     board.resend(flight, now)
