@@ -215,6 +215,9 @@ class Application:
         self.has_eof = True
         if self.written == len(self.stream):
             self._close()
+        elif self.plan.writing == "turns" and self.received < len(self.expected):
+            self.gave_up = True  # the other has left the conversation
+            self._close()
 
     def on_writable(self) -> None:
         assert not self.is_closed, f"{self.name}: writable after the end"

@@ -128,6 +128,7 @@ class PairPlan:
     opener: int = 0  # index of the host
     simultaneous: bool = False
     again: int | None = None  # after how long the same ports are used once more
+    may_fail: bool = False  # the ports may still be in TIME-WAIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +175,9 @@ def draw_world(seed: int) -> WorldPlan:
     dice = Dice(seed)
     offload = dice.chance(0.15)
     fast_path = dice.chance(0.75)
-    trouble = dice.weighted({"none": 0.12, "some": 0.63, "much": 0.25})
+    trouble = dice.weighted({"none": 0.12, "some": 0.7, "much": 0.18})
     common_mtu = _draw_mtu(dice)
-    impatient = dice.chance(0.06)
+    impatient = dice.chance(0.04)
     hosts = tuple(_draw_host(dice, common_mtu, impatient) for _ in range(2))
     delay = dice.choice((0, 50, 500, 2 * MS, 20 * MS, 20 * MS, 150 * MS, 400 * MS))
     ways = [_draw_way(dice, delay, trouble, offload, common_mtu) for _ in range(2)]
@@ -184,7 +185,7 @@ def draw_world(seed: int) -> WorldPlan:
         index = dice.random.randrange(2)
         ways[index] = WayPlan(Impairment(delay=delay))
     harsh = impatient or trouble == "much"
-    abrupt = dice.chance(0.3)
+    abrupt = dice.chance(0.25)
     count = dice.weighted({1: 0.72, 2: 0.18, 3: 0.07, 5: 0.03})
     pairs = tuple(_draw_pair(dice, abrupt, count, min(host.mtu for host in hosts)) for _ in range(count))
     return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice=dice.chance(0.03))
@@ -248,7 +249,7 @@ def _draw_way(dice: Dice, delay: int, trouble: str, offload: bool, mtu: int) -> 
         blackouts = []
         for _ in range(dice.choice((1, 1, 3))):
             start = dice.between(10 * MS, 60 * SECOND)
-            lengths = (100 * MS, 20 * SECOND) if not much else (1 * SECOND, 2000 * SECOND)
+            lengths = (100 * MS, 5 * SECOND) if not much else (1 * SECOND, 2000 * SECOND)
             blackouts.append((start, start + dice.between(*lengths)))
         plan = replace(plan, blackouts=tuple(blackouts))
     if dice.chance(0.25):
@@ -263,9 +264,7 @@ def _draw_way(dice: Dice, delay: int, trouble: str, offload: bool, mtu: int) -> 
 def _draw_pair(dice: Dice, abrupt: bool, count: int, mtu: int) -> PairPlan:
     turns = dice.chance(0.15)
     sizes = [_draw_size(dice, count, mtu) for _ in range(2)]
-    client, server = (
-        _draw_app(dice, abrupt and dice.chance(0.6), size, peer_size) for size, peer_size in (sizes, reversed(sizes))
-    )
+    client, server = (_draw_app(dice, abrupt and dice.chance(0.6), size, peer_size) for size, peer_size in (sizes, reversed(sizes)))
     if turns:  # a conversation: both write in turns, the same number of them
         rounds = dice.choice((1, 3, 10, 30))
         pieces = [dice.weighted({1: 0.4, dice.random.randrange(1, 400): 0.4, 3000: 0.2}) for _ in range(2)]

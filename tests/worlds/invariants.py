@@ -16,6 +16,7 @@ from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK
 
+
 def check_stack(stack: Stack, now: int) -> None:
     """Check every connection of a host between two calls into its stack."""
     for owner in stack.flows.values():
@@ -143,4 +144,3 @@ def check_connection_at_rest(conn: Connection) -> None:
         assert tx.fin_sent or not tx.fin_queued, "the FIN does not leave"
     if tx.board.lost_out and tx.pipe == 0:
         raise AssertionError("everything is lost and nothing is sent again")
-

@@ -133,6 +133,7 @@ class Play:
         self.watch = Watch(virtio.LENGTH if plan.offload else 0)
         self.outcome = Outcome(plan)
         self.clients: list[Application] = []
+        self._pairs: list[PairPlan] = []  # of the clients
         self.servers: dict[int, Application] = {}  # by index of the client
         self._trace = trace
         self._digest = blake2b(digest_size=16)
@@ -149,7 +150,11 @@ class Play:
             device._reader = codec.Reader(vnet=plan.offload, max_frames=host.batch, coalesce=host.coalesce)
             payload = device.max_payload if host.bursts else host.mtu - 40
             config = StackConfig(
-                (pack_address(ADDRESSES[index]),), host.mtu, payload, Sysctl(**host.sysctl), plan.fast_path  # type: ignore[arg-type]
+                (pack_address(ADDRESSES[index]),),
+                host.mtu,
+                payload,
+                Sysctl(**host.sysctl),
+                plan.fast_path,  # type: ignore[arg-type]
             )
             stack = Stack(config, random.Random(self.random.getrandbits(64)), self.random.randbytes(32))
             stack.isn = NearIsn(host, random.Random(self.random.getrandbits(64)))
@@ -217,13 +222,19 @@ class Play:
             local_port, remote_port = 2000 + index, 3000 + index
         try:
             conn = opener.stack.connect(
-                other.address, remote_port, client, world.now(), local_port=local_port, options=SocketOptions(**pair.client.options)  # type: ignore[arg-type]
+                other.address,
+                remote_port,
+                client,
+                world.now(),
+                local_port=local_port,
+                options=SocketOptions(**pair.client.options),  # type: ignore[arg-type]
             )
         except OSError:
             assert local_port, "no port is free"
             return  # the old connection is in TIME-WAIT
         self.watch.streams[conn.flow], self.watch.streams[conn.flow_in] = streams
         self.clients.append(client)
+        self._pairs.append(pair)
         client.on_step = server.on_step = self._check
         if pair.simultaneous:
             self.servers[index] = server
@@ -234,7 +245,7 @@ class Play:
             self._keys[1 - pair.opener, conn.local[1], conn.tx.iss] = index
             self._waiting[index] = server
             if pair.again is not None:
-                again = replace(pair, again=None, client=replace(pair.client, options=dict(pair.client.options)))
+                again = replace(pair, again=None, may_fail=True, client=replace(pair.client, options=dict(pair.client.options)))
                 client.on_end = lambda: world.call_later(pair.again or 0, self._open, again, conn.local[1])
         client.start(conn)
 
@@ -294,16 +305,15 @@ class Play:
             assert not host.device.oversize, f"{host.device.oversize} packets beyond the MTU"
             assert not host.device.dropped
         for index, client in enumerate(self.clients):
-            self._judge_pair(client, self.servers.get(index))
+            self._judge_pair(client, self.servers.get(index), self.plan.is_harsh or self._pairs[index].may_fail)
         apps = (*self.clients, *self.servers.values())
         least = min(min(host.mtu for host in self.plan.hosts) - 100, 460)
         segments = sum(app.written // least + app.writes + 1 for app in apps)
         assert self.watch.frames < 1000 + 50 * segments, f"{self.watch.frames} frames for {segments} segments"
 
-    def _judge_pair(self, client: Application, server: Application | None) -> None:
+    def _judge_pair(self, client: Application, server: Application | None, excused: bool) -> None:
         tally = self.outcome.counters
         tally["connections"] += 1
-        excused = self.plan.is_harsh
         if server is None:
             tally["never accepted"] += 1
             assert client.error is not None or client.gave_up or client.plan.is_abrupt, "closed in peace without ever having been accepted"
