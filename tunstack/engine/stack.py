@@ -227,7 +227,7 @@ class Stack:
             # Last, so that an application that writes at once finds everything sent that could be.
             writable, self.writable = self.writable, []
             for conn in writable:
-                if not conn.is_told:
+                if conn.was_writable and not conn.is_told:  # it may have written since
                     conn.sink.on_writable()
 
     def emit(self, seg: Segment) -> None:
