@@ -25,10 +25,12 @@ def switch(tx: Sender, kind: int, now: int) -> None:
 
 
 def held_up(tx: Sender, now: int) -> None:
-    """There is data that does not leave, and not for want of congestion window."""
+    """There is data that does not leave."""
     outstanding = tx.outstanding
     least = min(tx.unsent, tx.mss_now)
-    if tx.snd_wnd - outstanding < least:
+    if tx.cc.cwnd - tx.pipe < least:
+        kind = BUSY  # the network holds it up
+    elif tx.snd_wnd - outstanding < least:
         kind = RWND
     elif tx.sndbuf - outstanding < least:
         kind = SNDBUF

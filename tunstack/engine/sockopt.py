@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from tunstack.engine import tcpinfo
+from tunstack.engine import control, tcpinfo
 from tunstack.engine.errors import socket_error
 from tunstack.engine.handshake import buffer_limits
 from tunstack.engine.options import SNDBUF_MIN, SocketOptions
@@ -218,8 +218,8 @@ def _get_quickack(target: Target) -> int:
 
 
 def _get_congestion(target: Target) -> bytes:
-    name = target.conn.info().congestion if target.conn is not None else ""
-    name = name or target.options.congestion or target.sysctl.tcp_congestion_control
+    conn = target.conn
+    name = control.name_of(conn) if conn is not None else target.options.congestion or target.sysctl.tcp_congestion_control
     return name.encode().ljust(CONGESTION_NAME_MAX, b"\0")
 
 

@@ -96,6 +96,7 @@ def await_peer_fin(conn: Connection, now: int) -> None:
     wait = (linger2 or conn.stack.sysctl.tcp_fin_timeout) * SECOND
     conn.fin_wait_2_at = now + max(wait, (conn.rtt.rto << 2) - (conn.rtt.rto >> 1))
     conn.arm(conn.fin_wait_2_at)
+    conn.mark_dirty()  # close() may have come while all was quiet: somebody must look at the new deadline
     conn.end_application(None)
 
 
