@@ -19,8 +19,10 @@ def table(records: Iterable[Record], base: str, others: Sequence[str]) -> str:
     """Return Markdown: a row for each cell, and a judgement on each arrangement. What failed is left out."""
     cells: dict[tuple[str, float, float], dict[str, dict[int, Record]]] = {}
     busy = 0
+    others_cpus = []
     for record in records:
         if "error" not in record:
+            others_cpus.append(record["others"])
             busy += max(record["cpu"].values()) > BUSY
             cell = cells.setdefault((record["congestion"], record["loss"], record["rtt"]), {})
             cell.setdefault(record["arrangement"], {})[record["run"]] = record
@@ -46,6 +48,9 @@ def table(records: Iterable[Record], base: str, others: Sequence[str]) -> str:
     text.append("Goodput in Mbit/s a connection; ratios run by run: median (least to most), below the goal in bold.")
     for name, other in zip(names, others, strict=True):
         text.append(f"- {name}: at least {GOAL:g} in {sum(reached[other])} of {len(reached[other])} cells")
+    if others_cpus:
+        middle, most = statistics.median(others_cpus), max(others_cpus)
+        text.append(f"- CPUs that others took meanwhile: {middle:.2f} in the median, {most:.2f} at most")
     if busy:
         text.append(f"- in {busy} measurements the link or an end took more than {BUSY:.0%} of a CPU: the machine may have set the limit")
     return "\n".join(text)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from namespaces import Namespace
-from processes import Process, ProcessError
+from processes import Process, ProcessError, machine_busy
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -91,10 +91,10 @@ def measure(arrangement: Arrangement, conditions: Conditions, congestion: str, f
             sender.record(START_TIMEOUT)
         receiver.record(START_TIMEOUT)
         sender.say("go")
-        begun = time.monotonic()
+        begun, busy = time.monotonic(), machine_busy()
         used = [process.cpu_time() for process in (link, sender, receiver)]
         octets: list[int] = receiver.record(seconds + STALL_TIMEOUT)["octets"]
-        took = time.monotonic() - begun
+        took, busy = time.monotonic() - begun, machine_busy() - busy
         shares = []
         for process, before in zip((link, sender, receiver), used, strict=True):
             time_used = process.cpu_time() - before
@@ -107,6 +107,7 @@ def measure(arrangement: Arrangement, conditions: Conditions, congestion: str, f
             "mbit": round(sum(octets) * 8e-6 / seconds / max(len(octets), 1), 4),
             "octets": octets,
             "sender": json.loads(said),
+            "others": round(busy / took - sum(shares), 3),  # CPUs that everybody else took, the kernel's threads among them
             "cpu": dict(zip(("link", "sender", "receiver"), shares, strict=True)),
             "link": {"up": up, "down": down},
         }

@@ -9,6 +9,7 @@ from cells import FACTORS, SETTING_FACTORS, Cell, Setting
 from group import Outcome
 
 MARKS = {"up": "u", "down": "d", "echo": "e", "half-close": "h", "small": "s"}
+SLOWEST = 5  # cells that are named
 PASSED, FAILED, ABSENT = "+", "F", "."
 LEGEND = (
     "One mark a cell: + passed, F failed, . not run; in the order up, down, echo, half-close, small; client and server are our role.\n"
@@ -33,7 +34,9 @@ def table(settings: Sequence[Setting], outcomes: Mapping[Cell, Outcome], has_ecn
         ecn = f"{members[0].ours.ecn if has_ecn else '-'}/{members[0].linux.ecn} {'b' if negotiated == 'cs' else negotiated or '-'}"
         marks = [_marks(replace(members[0], link=link), role, outcomes) for link, role in columns]
         rows.append([*words, ecn, members[0].mtu, *marks])
-    return f"{_aligned([headers, *rows])}\n\n{LEGEND}\n\n{_sums(outcomes.values())}"
+    slowest = sorted(outcomes.values(), key=lambda outcome: -outcome.seconds)[:SLOWEST]
+    lines = [f"{outcome.seconds:6.2f} s  {outcome.cell}" for outcome in slowest]
+    return "\n\n".join([_aligned([headers, *rows]), LEGEND, _sums(outcomes.values()), "\n".join(["The slowest:", *lines])])
 
 
 def _marks(setting: Setting, role: str, outcomes: Mapping[Cell, Outcome]) -> str:

@@ -46,7 +46,7 @@ def test_a_cell_is_measured_once_and_its_table_printed_again(tmp_path: Path) -> 
 
 def test_what_failed_is_measured_again_and_a_torn_line_left_out(tmp_path: Path) -> None:
     output = tmp_path / "results.jsonl"
-    common = {"congestion": "reno", "loss": 1.0, "rtt": 20.0, "rate": 50.0, "flows": 4, "cpu": {"link": 0.1}}
+    common = {"congestion": "reno", "loss": 1.0, "rtt": 20.0, "rate": 50.0, "flows": 4, "cpu": {"link": 0.9}, "others": 0.5}
     records = [
         common | {"run": 1, "arrangement": "linux-linux", "mbit": 8.0},
         common | {"run": 1, "arrangement": "tunstack-linux", "mbit": 4.0},
@@ -58,4 +58,5 @@ def test_what_failed_is_measured_again_and_a_torn_line_left_out(tmp_path: Path) 
     done = run("--table", "--output", str(output))
     assert "| reno        | 1 %    | 20 ms        | 4             | 7.00             | **0.75** (0.50 to 1.00)    | -  " in done.stdout
     assert "- tunstack to Linux: at least 0.9 in 0 of 1 cells\n- Linux to tunstack: at least 0.9 in 0 of 0 cells" in done.stdout
+    assert "- CPUs that others took meanwhile: 0.50 in the median, 0.50 at most\n- in 4 measurements the link or an end" in done.stdout
     assert done.stderr.endswith("a line that is not whole is left out\n")
