@@ -76,6 +76,7 @@ def run(setting: Setting, cells: Iterable[Cell], limit: float, seed: int, report
         namespace.set_sysctl("ipv4/tcp_timestamps", str(int(knobs.timestamps)))
         namespace.set_sysctl("ipv4/tcp_window_scaling", str(int(knobs.window_scaling)))
         namespace.set_sysctl("ipv4/tcp_ecn", str(knobs.ecn))
+        namespace.set_sysctl("ipv4/tcp_ecn_fallback", "0")  # a SYN that is lost must not change what is negotiated
         device: Device = TunDevice.open(
             host_address=f"{LINUX}/24", addresses=(pack_address(OURS),), mtu=int(setting.mtu), offload=setting.offload
         )
@@ -93,7 +94,8 @@ def our_sysctl(setting: Setting) -> Sysctl:
     ours = setting.ours
     sysctl = Sysctl(tcp_sack=ours.sack, tcp_timestamps=ours.timestamps, tcp_window_scaling=ours.window_scaling)
     if HAS_ECN:
-        setattr(sysctl, "tcp_ecn", ours.ecn)  # noqa: B010 (it may not be there)
+        for name, value in {"tcp_ecn": ours.ecn, "tcp_ecn_fallback": False}.items():  # they may not be there
+            setattr(sysctl, name, value)
     return sysctl
 
 
