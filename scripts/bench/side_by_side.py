@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Goodput side by side on one emulated link: Linux to Linux, tunstack to Linux, Linux to tunstack, with the same algorithm.
 
-    sudo .venv/bin/python scripts/bench/side_by_side.py                                    # everything: three quarters of an hour
+    sudo .venv/bin/python scripts/bench/side_by_side.py                                    # everything: 50 minutes
     sudo .venv/bin/python scripts/bench/side_by_side.py --congestion reno --loss 1 --rtt 20
     .venv/bin/python scripts/bench/side_by_side.py --table                                 # what has been measured so far
 
