@@ -78,7 +78,7 @@ def test_a_direction_by_itself_goes_before_what_is_common() -> None:
         ("dely=1ms", "'dely' is nothing that a link does (did you mean delay?)"),
         (
             "xyz=1",
-            "'xyz' is nothing that a link does (known: delay, jitter, loss, gemodel, dup, corrupt, reorder, rate, queue, ecn, seed)",
+            "'xyz' is nothing that a link does (known: delay, jitter, loss, gemodel, dup, corrupt, ce, reorder, rate, queue, ecn, seed)",
         ),
         ("delay", "delay has no value: delay=20ms"),
         ("delay=", "delay=: not a time with a unit (us, ms, s), such as delay=20ms"),
