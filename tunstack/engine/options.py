@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from tunstack.congestion import available
+from tunstack.engine import ecn
 from tunstack.engine.errors import socket_error
 
 
@@ -54,8 +55,11 @@ BOUNDS: dict[str, tuple[int, int]] = {
 NAMES = frozenset(field.name for field in fields(SocketOptions))
 
 
-def check_option(name: str, value: object) -> None:
-    """Raise the OSError of setsockopt(2): ENOPROTOOPT for an unknown name, EINVAL for a value out of range, ENOENT for congestion."""
+def check_option(name: str, value: object) -> object:
+    """Return a value as it is to be stored: the ECN bits of IP_TOS are TCP's own, as in Linux.
+
+    Raise the OSError of setsockopt(2): ENOPROTOOPT for an unknown name, EINVAL for a value out of range, ENOENT for congestion.
+    """
     if name not in NAMES:
         raise socket_error("ENOPROTOOPT")
     bounds = BOUNDS.get(name)
@@ -63,10 +67,11 @@ def check_option(name: str, value: object) -> None:
         raise socket_error("EINVAL")
     if name == "congestion" and value is not None and value not in available():
         raise socket_error("ENOENT")
+    return value & ~ecn.MASK if name == "tos" and isinstance(value, int) else value
 
 
 def check_options(options: SocketOptions) -> SocketOptions:
     """Return the options; raise what `check_option` has against any of them."""
     for name in NAMES:
-        check_option(name, getattr(options, name))
+        setattr(options, name, check_option(name, getattr(options, name)))
     return options

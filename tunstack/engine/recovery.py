@@ -20,12 +20,13 @@ LOSS = 2  # after a timeout: everything in flight then is sent again
 class Recovery:
     """Follows one connection's ACKs and marks what is lost. Called by input.py for ACKs and by the connection for the timer."""
 
-    __slots__ = ("_counters", "dupacks", "force", "phase", "recover", "tx")
+    __slots__ = ("_counters", "cwr_due", "dupacks", "force", "phase", "recover", "tx")
 
     def __init__(self, tx: Sender, counters: Counters) -> None:
         self.tx = tx
         self._counters = counters
         self.phase = OPEN
+        self.cwr_due = False  # the window fell: the next new data says so (RFC 3168 6.1.2)
         self.dupacks = 0  # duplicate ACKs in a row
         self.recover = tx.iss  # snd_nxt when the last recovery began (RFC 6582 3.2)
         self.force = False  # one retransmission may leave whatever the window says (RFC 5681 3.2 step 3)
@@ -42,6 +43,7 @@ class Recovery:
             self._counters.TCPFastRetrans += 1
             self.phase = RECOVERY
             self.recover = tx.snd_nxt
+            self.cwr_due = True
             tx.cc.on_congestion(tx.outstanding, now)
             tx.cc.cwnd = tx.cc.ssthresh
             tx.mark_head_lost()
@@ -94,6 +96,7 @@ class Recovery:
         self._counters.TCPTimeouts += 1
         if self.phase != LOSS:
             tx.cc.on_rto(tx.outstanding, now)
+        self.cwr_due = True
         tx.cc.cwnd = tx.mss  # the loss window, also when a retransmission is lost in its turn (RFC 5681 3.1)
         tx.mark_all_lost()
         self.phase = LOSS
@@ -103,6 +106,12 @@ class Recovery:
 
     def on_ecn_echo(self, now: int) -> None:
         """The peer saw Congestion Experienced: the window falls as for a loss, once a window of data (RFC 3168 6.1.2)."""
+        tx = self.tx
+        if self.phase == OPEN and not self._is_before_recover():
+            self.recover = tx.snd_nxt
+            tx.cc.on_congestion(tx.outstanding, now)
+            tx.cc.cwnd = tx.cc.ssthresh
+            self.cwr_due = True
 
     def on_path_mss(self) -> None:
         """The path takes smaller packets: what is in flight did not pass (RFC 1191 6.5). No sign of congestion."""

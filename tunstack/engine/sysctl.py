@@ -25,6 +25,8 @@ class Sysctl:
     tcp_adv_win_scale: int = 1
     tcp_challenge_ack_limit: int = 1000  # challenge ACKs a second (RFC 5961 7)
     tcp_congestion_control: str = "reno"
+    tcp_ecn: int = 2  # 0: never; 1: ask and agree; 2: agree when asked (RFC 3168)
+    tcp_ecn_fallback: bool = True  # ask no more in a SYN that is sent again
     tcp_fin_timeout: int = 60  # s
     tcp_initial_cwnd: int = 10  # segments (RFC 6928); a route attribute (initcwnd) in Linux
     tcp_invalid_ratelimit: int = 500  # ms between two ACKs for out-of-window segments of a connection
@@ -37,6 +39,7 @@ class Sysctl:
     tcp_orphan_retries: int = 0  # 0 means 8, as in Linux
     tcp_pacing_ca_ratio: int = 120  # percent of cwnd / srtt
     tcp_pacing_ss_ratio: int = 200  # the same in slow start
+    tcp_reflect_tos: bool = False  # a connection that is accepted answers with the DSCP of its SYN
     tcp_retries1: int = 3
     tcp_retries2: int = 15
     tcp_rfc1337: bool = True  # Deviates: False in Linux, where an exact RST ends TIME-WAIT; M-54 forbids that
