@@ -347,7 +347,7 @@ def test_without_a_sign_the_ack_waits(play: Play) -> None:
 
 
 def test_an_echo_lowers_the_window_once_a_window(play: Play) -> None:
-    """M-18, M-38: CWR on the next new data and on that alone; ECE on the other ACKs of the window changes nothing; nothing is sent again."""
+    """M-18, M-38: CWR on the next new data and on that alone; ECE on the other ACKs of the window changes nothing."""
     writes = "".join(f"+0 write 1000\n+0 > [ect0] P. {seq}:{seq + 1000}(1000) ack 1\n" for seq in range(1, 10_001, 1000))
     play(
         ASKED
