@@ -43,6 +43,7 @@ def test_every_item_is_taken() -> None:
         ("delay=0.0004ms", Impairment()),
         ("delay=2.5US", Impairment(delay=3)),
         ("loss=0", Impairment()),
+        ("ce=2%", Impairment(ce=0.02)),
         ("loss=100%", Impairment(loss=1.0)),
         ("rate=9600bit", Impairment(rate=9600)),
         ("rate=1.5gbit", Impairment(rate=1_500_000_000)),
