@@ -233,7 +233,7 @@ def test_the_dscp_stays_beside_the_codepoint() -> None:
         runner.run()
         conn = next(iter(runner.stack.connections))
         if options:
-            conn.options = check_options(options)
+            conn.options = check_options(options, runner.stack.algorithms)
         conn.send(b"x", runner.now)
         segment = conn.poll_transmit(runner.now, 65536)
         assert segment is not None

@@ -49,10 +49,13 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         if tx.snd_wnd != window_before:
             window_changed(conn)
     if tx.outstanding:
-        if conn.recovery.is_quiet and not seg.sack and seg.ack != tx.snd_una and not (seg.flags & ECE and tx.ect):
+        is_bare = not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before
+        if not conn.recovery.is_quiet or seg.sack or (seg.flags & ECE and tx.ect):
+            heed(conn, seg, is_bare, now)
+        elif seg.ack != tx.snd_una:
             acknowledged(conn, seg, now)
-        else:
-            heed(conn, seg, not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before, now)
+        elif is_bare:
+            heed(conn, seg, True, now)  # else it only brings data, or a window, and no timer is the later for it
     elif seg.sack and conn.may_sack:
         heed(conn, seg, False, now)  # a late D-SACK
     return not conn.is_over

@@ -118,6 +118,7 @@ class Counters:
     TCPReqQFullDrop: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
+    TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
 
     IpExtInNoECTPkts: int = 0
     IpExtInECT1Pkts: int = 0

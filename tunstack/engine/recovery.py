@@ -99,9 +99,7 @@ class Recovery:
     def on_clean_ack(self, acked: int, flight: int, rtt: int, now: int) -> None:  # hot
         """New data of `acked` octets was acknowledged while all was quiet; `flight` octets were outstanding before."""
         tx = self.tx
-        cc = tx.cc
-        # In slow start a window of which more than half was used may grow (RFC 7661 as Linux has it).
-        cc.on_ack(acked, flight, rtt, now, tx.cwnd_limited or (cc.cwnd < cc.ssthresh and 2 * flight > cc.cwnd))
+        tx.cc.on_ack(acked, flight, rtt, now, tx.may_grow())
 
     def on_ack(self, heard: Heard, is_duplicate: bool, flight: int, rtt: int, echoed: int | None, now: int) -> None:
         """Anything else was acknowledged, SACKed or told twice.
@@ -136,8 +134,7 @@ class Recovery:
                 progress = bool(heard.acked) and board.lost_ever == lost_before
                 cc.cwnd = max(self._prr.window(tx.pipe, cc.ssthresh, heard.delivered, tx.mss, progress), tx.mss)
         elif heard.acked or (heard.sacked and rack.reordering > self._sysctl.tcp_reordering):
-            limited = tx.cwnd_limited or self.phase == LOSS or (cc.cwnd < cc.ssthresh and 2 * flight > cc.cwnd)
-            cc.on_ack(heard.delivered, flight, rtt, now, limited)
+            cc.on_ack(heard.delivered, flight, rtt, now, self.phase == LOSS or tx.may_grow())
 
     def _count_dsack(self, octets: int) -> None:
         """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4)."""
@@ -231,7 +228,10 @@ class Recovery:
     # Beginnings and ends.
 
     def _set_quiet(self) -> None:
-        self.is_quiet = self.phase == OPEN and self.probe_end is None
+        if self.phase != OPEN or self.probe_end is not None:
+            self.is_quiet = False
+        elif not self.is_quiet:  # after an undo a flight may have been sent twice all the same: Karn's rule
+            self.is_quiet = not any(flight.marks for flight in self.tx.board.flights)
 
     def _try_open(self) -> None:
         """OPEN, or DISORDER while something is still unclear."""
@@ -276,6 +276,8 @@ class Recovery:
             counters.TCPRenoRecovery += 1
         if not tx.cc.fast_recovery:
             self._enter_loss(now)
+            if not self.is_sack:
+                tx.board.clear_duplicate_acks()  # all is sent again, what they stood for too
             tx.board.mark_all_lost()
             tx.cc.cwnd = tx.pipe + tx.mss
             self.force = True
@@ -360,13 +362,15 @@ class Recovery:
 
     def on_path_mss(self) -> None:
         """The path takes smaller packets: what is in flight did not pass (RFC 1191 6.5). No sign of congestion."""
+        if not self.is_sack:
+            self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
         self.tx.board.mark_all_lost()
         if self.tx.board.lost_out:
             self.force = True
+            self.expects_original = self.new_first = False  # nothing is on its way that F-RTO could learn from
             if self.phase != LOSS:
                 self.recover = self.tx.snd_nxt
                 self._undo_marker = None
-                self.expects_original = False
                 self.phase = LOSS
                 self.is_quiet = False
 
