@@ -30,6 +30,7 @@ WAYS: dict[str, dict[str, bool]] = {
     "timestamps": {"sack": False},
     "neither": {"sack": False, "timestamps": False},
 }
+COUNTED = ("runs", "timeouts", "probes", "recoveries", "resent")
 Case = tuple[str, str, tuple[int, ...]]  # kind, way, what is lost
 
 
@@ -85,8 +86,7 @@ def main() -> int:
                 if not is_right:
                     wrong.append((case, course.figures))
     table = [
-        [way, kind, row["runs"], row["timeouts"], row["probes"], row["recoveries"], row["resent"]]
-        + [f"{row['time'] / row['runs'] / 1000:.1f}", f"{row['worst'] / 1000:.1f}"]
+        [way, kind, *(row[name] for name in COUNTED), f"{row['time'] / row['runs'] / 1000:.1f}", f"{row['worst'] / 1000:.1f}"]
         for (way, kind), row in rows.items()
     ]
     print(tabulate(table, ["options", "lost", "runs", "timeouts", "probes", "recoveries", "sent again", "mean ms", "worst ms"]))
