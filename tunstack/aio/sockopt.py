@@ -157,5 +157,4 @@ class ListenerView(_View):
         return 0  # nothing of a listener's depends on it
 
     def set_option(self, name: str, value: object) -> None:
-        check_option(name, value, self._listener.stack.algorithms)
-        setattr(self._listener.options, name, value)
+        setattr(self._listener.options, name, check_option(name, value, self._listener.stack.algorithms))

@@ -94,15 +94,15 @@ def follow_pace(rx: Receiver, gap: int, rto: int) -> None:  # hot
         add_quickacks(rx)
 
 
-def add_quickacks(rx: Receiver) -> None:
-    """Acknowledge the next half window at once, QUICKACKS_MAX segments at most: a sender in slow start waits for ACKs."""
+def add_quickacks(rx: Receiver, limit: int = QUICKACKS_MAX) -> None:
+    """Acknowledge the next half window at once, `limit` segments at most: a sender in slow start waits for ACKs."""
     segments = ((rx.rcv_adv - rx.rcv_wup) & MASK) // (2 * rx.mss) or 2
-    rx.quick = max(rx.quick, min(segments, QUICKACKS_MAX))
+    rx.quick = max(rx.quick, min(segments, limit))
 
 
-def enter_quickack(rx: Receiver) -> None:
+def enter_quickack(rx: Receiver, limit: int = QUICKACKS_MAX) -> None:
     """Something is amiss (a hole, a duplicate): acknowledge at once for a while (Linux's quick-ACK mode)."""
-    add_quickacks(rx)
+    add_quickacks(rx, limit)
     rx.pingpong = False
     rx.ato = DELACK_MIN
 

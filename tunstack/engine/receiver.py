@@ -46,6 +46,9 @@ class Receiver:
         "counters",
         "delack_at",
         "dsack",
+        "ece",
+        "ecn_ok",
+        "ecn_seen",
         "eof",
         "field",
         "field_nxt",
@@ -139,6 +142,10 @@ class Receiver:
         self.pushed = 0  # PUSHED, PUSHED_TWICE: segments since the last ACK after which more may not follow soon
         self.ato = 0  # delayed-ACK timeout; 0 until there was data
         self.last_data_at = now  # when data came last
+        # ecn.py
+        self.ecn_ok = False  # both sides know ECN
+        self.ece = 0  # the flag ECE from a CE mark on until the peer says CWR
+        self.ecn_seen = False  # data came that was ECT or CE
         receivewindow.set_ratio(self, self.ratio)
         receivewindow.begin(self, window, now)
 

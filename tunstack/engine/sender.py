@@ -37,6 +37,7 @@ class Sender:
         "chrono_at",
         "chrono_times",
         "cwnd_limited",
+        "ect",
         "fin_queued",
         "fin_sent",
         "iss",
@@ -94,6 +95,7 @@ class Sender:
         self.chrono = 0  # what time is spent with (chrono.py) ...
         self.chrono_at = 0  # ... since then
         self.chrono_times = [0, 0, 0, 0]  # and before, by kind
+        self.ect = 0  # ECN codepoint of new data: ECT(0) where both sides know ECN (ecn.py)
         self.probe_due = False  # the persist timer wants something sent into a closed window
         self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
 

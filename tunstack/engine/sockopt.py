@@ -40,7 +40,6 @@ CONGESTION_NAME_MAX = 16  # TCP_CA_NAME_MAX
 LINGER2_MAX = 120  # s, TCP_FIN_TIMEOUT_MAX
 MAXSEG_DEFAULT = 536  # what Linux says of a socket without a connection
 CLAMP_MIN = RCVBUF_MIN // 2
-TOS_MASK = 0xFC  # the two bits of ECN are not the application's
 
 
 class Target(Protocol):
@@ -238,7 +237,7 @@ def _get_info(target: Target) -> bytes:
 
 
 def _set_tos(target: Target, value: bytes) -> None:
-    target.set_option("tos", number_of(value) & TOS_MASK if value else 0)
+    target.set_option("tos", number_of(value) & 0xFF if value else 0)
 
 
 def _set_ttl(target: Target, value: bytes) -> None:
