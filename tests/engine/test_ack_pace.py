@@ -23,7 +23,7 @@ def receiver(window: int = 60_000) -> Receiver:
 def take(rx: Receiver, size: int, now: int) -> None:
     """A segment comes in order."""
     rx.rcv_nxt += size
-    ackpolicy.on_data(rx, Segment(b"", 0, 0, ACK | PSH, 0, (), size), now, 0, RTO)
+    ackpolicy.on_data(rx, Segment(b"", 0, 0, ACK | PSH, 0, (), size), now, 0, RTO, False)
 
 
 def answer(rx: Receiver) -> None:

@@ -26,8 +26,8 @@ PUSHED = 1  # a small segment, or one with PSH, came: more may not follow soon
 PUSHED_TWICE = 2
 
 
-def on_data(rx: Receiver, seg: Segment, now: int, srtt: int, rto: int) -> None:  # hot
-    """In-order data came, or only a FIN: decide when to acknowledge."""
+def on_data(rx: Receiver, seg: Segment, now: int, srtt: int, rto: int, stays: bool) -> None:  # hot
+    """In-order data came, or only a FIN: decide when to acknowledge. `stays`: the application does not take it at once."""
     size = seg.gso_size or seg.length
     if size:
         if size != rx.mss:
@@ -40,6 +40,8 @@ def on_data(rx: Receiver, seg: Segment, now: int, srtt: int, rto: int) -> None: 
             add_quickacks(rx)
             rx.ato = DELACK_MIN
         rx.last_data_at = now
+        if seg.length >= receivewindow.GROW_MIN and rx.rcv_ssthresh < rx.window_clamp:
+            receivewindow.grow(rx, seg.length, stays)
     if rx.acks_due:
         return
     unacked = (rx.rcv_nxt - rx.rcv_wup) & MASK

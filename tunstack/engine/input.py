@@ -277,9 +277,8 @@ def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
     rtt = conn.rtt
-    ackpolicy.on_data(rx, seg, now, rtt.srtt, rtt.rto)
-    length = seg.length
-    if rx.ecn_ok and length:
+    ackpolicy.on_data(rx, seg, now, rtt.srtt, rtt.rto, conn.paused)
+    if rx.ecn_ok and seg.length:
         ecn.data_came(rx, seg.tos & ecn.MASK)
     if seg.ts_ecr != rx.rtt_ecr:
         sample_receive_rtt(conn, seg, now)
@@ -287,8 +286,6 @@ def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
         receivewindow.measure_window(rx, now)
     if now - rx.space_at >= rx.rcv_rtt:
         receivewindow.tune(rx, now)
-    if length >= receivewindow.GROW_MIN and rx.rcv_ssthresh < rx.window_clamp:
-        receivewindow.grow(rx, length, conn.paused)
     if not rx.acks_due:
         # The application takes it in a moment, and as with tcp_cleanup_rbuf that may be reason enough.
         if not (rx.pushed and (not rx.pingpong or rx.pushed > 1)) or conn.paused or rx.queued or rx.pieces:
