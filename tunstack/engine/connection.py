@@ -407,7 +407,7 @@ class Connection:
         elif name == "rcvbuf":
             receivewindow.set_rcvbuf(self.rx, buffer_limits(self.options, self.stack.sysctl)[0])
         elif name == "window_clamp":
-            receivewindow.set_clamp(self.rx, self.options.window_clamp)
+            receivewindow.set_user_clamp(self.rx, self.options.window_clamp)
 
     # What comes out.
 

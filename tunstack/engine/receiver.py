@@ -43,6 +43,7 @@ class Receiver:
         "acks_due",
         "advmss",
         "ato",
+        "clamp_max",
         "counters",
         "delack_at",
         "dsack",
@@ -120,7 +121,8 @@ class Receiver:
         self.is_tuned = rcvbuf_max > rcvbuf  # it grows by itself
         self.ratio = receivewindow.RATIO_DEFAULT  # share of it that is data
         self.full_space = 0  # octets of data that it holds: rcvbuf by ratio
-        self.window_clamp = min(clamp, receivewindow.WINDOW_MAX << wscale)  # largest window
+        self.clamp_max = clamp  # TCP_WINDOW_CLAMP, NEVER: none
+        self.window_clamp = min(clamp, receivewindow.WINDOW_MAX << wscale)  # largest window that the buffer and that allow
         self.rcv_ssthresh = window  # largest window for now: opens with what comes (slow start)
         self.field = window and 1  # window field of the last segment; of the SYN only whether there was a window
         self.field_nxt = -1  # rcv_nxt of that segment, -1 where something changed since

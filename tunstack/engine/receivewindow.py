@@ -173,9 +173,18 @@ def measure_overhead(rx: Receiver, length: int) -> None:
         rx.space = min(rx.space, rx.window_clamp)
 
 
+def set_user_clamp(rx: Receiver, clamp: int) -> None:
+    """TCP_WINDOW_CLAMP: the largest window to offer.
+
+    Deviates: Linux 6.18 forgets it with the first segment that tells it the MSS; tcp(7) says that it is a bound.
+    """
+    rx.clamp_max = clamp
+    set_clamp(rx, clamp)
+
+
 def set_clamp(rx: Receiver, clamp: int) -> None:
-    """TCP_WINDOW_CLAMP: the largest window to offer."""
-    clamp = max(clamp, RCVBUF_MIN // 2)
+    """The largest window to offer is another: what the user or the buffer allows."""
+    clamp = max(min(clamp, rx.clamp_max), RCVBUF_MIN // 2)
     if clamp < rx.window_clamp:
         rx.rcv_ssthresh = min(rx.rcv_ssthresh, clamp)
     elif clamp > rx.window_clamp:
@@ -245,5 +254,5 @@ def grow_buffer(rx: Receiver, space: int) -> None:
     if size > rx.rcvbuf:
         rx.rcvbuf = size
         set_ratio(rx, rx.ratio)
-        rx.window_clamp = min(rx.full_space, WINDOW_MAX << rx.wscale)
+        rx.window_clamp = min(rx.full_space, rx.clamp_max, WINDOW_MAX << rx.wscale)
         window_changed(rx)
