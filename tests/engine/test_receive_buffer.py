@@ -52,14 +52,25 @@ class Sender:
         self.conn: Connection = conn
         self.acks = 0
 
-    def _send(self, flags: int, length: int, **more: object) -> None:
+    def _segment(self, flags: int, length: int, **more: object) -> Segment:
         stamp = {"ts_val": self.now // 1000 & MASK, "ts_ecr": self.echo} if self.timestamps else {}
         ack = (self.conn.tx.snd_nxt if hasattr(self, "conn") else self.echo_ack) if flags & ACK else 0
-        segment = Segment(FLOW, self.seq, ack, flags, 60000, (memoryview(bytes(length)),), length, **stamp, **more)  # type: ignore[arg-type]
+        return Segment(FLOW, self.seq, ack, flags, 60000, (memoryview(bytes(length)),), length, **stamp, **more)  # type: ignore[arg-type]
+
+    def _send(self, flags: int, length: int, **more: object) -> None:
         batch = Batch()
-        batch.segments.append(segment)
+        batch.segments.append(self._segment(flags, length, **more))
         self.stack.receive(batch, self.now)
         self.seq = (self.seq + length) & MASK
+        self._hear()
+
+    def batch(self, count: int) -> None:
+        """Send full segments that the stack finds in one batch."""
+        batch = Batch()
+        for _ in range(count):
+            batch.segments.append(self._segment(ACK, MSS))
+            self.seq = (self.seq + MSS) & MASK
+        self.stack.receive(batch, self.now)
         self._hear()
 
     def _hear(self) -> None:
@@ -181,6 +192,18 @@ def test_what_is_held_is_bounded_by_what_it_costs(length: int) -> None:
         assert held(rx) <= rx.rcvbuf + 4096
     assert held(rx) > 1000
     assert peer.conn.readable + sum(len(piece.data) for piece in rx.pieces) < rx.rcvbuf
+
+
+@pytest.mark.parametrize("sack", [True, False])
+def test_a_batch_beyond_a_hole_has_one_ack_once_three_have_told_of_it(sack: bool) -> None:
+    """M-33, M-34: with SACK; without, each counts. D-SACKs are never left out."""
+    peer = Sender(tcp_sack=sack)
+    peer.seq += MSS
+    for expected in (3, 1) if sack else (10, 10):
+        peer.acks = 0
+        peer.batch(10)
+        assert peer.acks == expected
+    assert peer.stack.counters.TCPAckCompressed == (16 if sack else 0)
 
 
 @pytest.mark.parametrize("read", [True, False])

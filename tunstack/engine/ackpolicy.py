@@ -22,6 +22,7 @@ DELACK_MAX = 200_000  # us
 QUICKACKS_MAX = 16  # segments acknowledged at once at the start of a connection
 MSS_DEFAULT = 536  # segments at least so long may be full ones of a smaller MSS
 MSS_MIN = 88  # the same, where there is no PSH
+DUP_ACKS = 3  # duplicate ACKs that leave each for itself
 PUSHED = 1  # a small segment, or one with PSH, came: more may not follow soon
 PUSHED_TWICE = 2
 
@@ -100,6 +101,18 @@ def add_quickacks(rx: Receiver, limit: int = QUICKACKS_MAX) -> None:
     """Acknowledge the next half window at once, `limit` segments at most: a sender in slow start waits for ACKs."""
     segments = ((rx.rcv_adv - rx.rcv_wup) & MASK) // (2 * rx.mss) or 2
     rx.quick = max(rx.quick, min(segments, limit))
+
+
+def may_compress(rx: Receiver) -> bool:
+    """Whether one ACK a batch is enough for what lies beyond a hole: the SACK blocks tell it all, and three ACKs have told of the hole.
+
+    Linux's tcp_comp_sack_nr, without its timer: nothing waits for longer than the batch in which it came.
+    """
+    if rx.dup_nxt != rx.rcv_nxt:
+        rx.dup_nxt = rx.rcv_nxt
+        rx.dup_acks = 0
+    rx.dup_acks += 1
+    return rx.dup_acks > DUP_ACKS and rx.dsack is None
 
 
 def enter_quickack(rx: Receiver, limit: int = QUICKACKS_MAX) -> None:

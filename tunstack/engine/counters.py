@@ -113,6 +113,7 @@ class Counters:
     TCPWinProbe: int = 0
     BeyondWindow: int = 0
     TCPRcvQDrop: int = 0
+    TCPAckCompressed: int = 0
     TCPZeroWindowDrop: int = 0
     TCPFromZeroWindowAdv: int = 0
     TCPToZeroWindowAdv: int = 0

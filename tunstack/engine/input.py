@@ -262,10 +262,15 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
                 counters.BeyondWindow += 1
             else:
                 counters.TCPZeroWindowDrop += 1
+        is_one_enough = False
         if conn.may_sack and len(rx.pieces) > held:
             out_of_order_came(conn, seg)
+            is_one_enough = ackpolicy.may_compress(rx)
         ackpolicy.enter_quickack(rx)
-        rx.acks_due += 1  # every one of these is a duplicate ACK that the peer counts
+        if is_one_enough and rx.acks_due:
+            counters.TCPAckCompressed += 1
+        else:
+            rx.acks_due += 1  # every one of these is a duplicate ACK that the peer counts
         if rx.ecn_ok and seg.length and seq_gt(seq, rx.rcv_nxt):
             ecn.data_came(rx, seg.tos & ecn.MASK)
         conn.mark_dirty()

@@ -47,6 +47,8 @@ class Receiver:
         "counters",
         "delack_at",
         "dsack",
+        "dup_acks",
+        "dup_nxt",
         "ece",
         "ecn_ok",
         "ecn_seen",
@@ -144,6 +146,8 @@ class Receiver:
         self.pushed = 0  # PUSHED, PUSHED_TWICE: segments since the last ACK after which more may not follow soon
         self.ato = 0  # delayed-ACK timeout; 0 until there was data
         self.last_data_at = now  # when data came last
+        self.dup_acks = 0  # segments beyond the hole at ...
+        self.dup_nxt = -1  # ... this rcv_nxt
         # ecn.py
         self.ecn_ok = False  # both sides know ECN
         self.ece = 0  # the flag ECE from a CE mark on until the peer says CWR
