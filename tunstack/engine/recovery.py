@@ -42,6 +42,9 @@ class Recovery:
             self._counters.TCPFastRetrans += 1
             self.phase = RECOVERY
             self.recover = tx.snd_nxt
+            if not tx.cc.fast_recovery:
+                self.on_timeout(now)
+                return
             tx.cc.on_congestion(tx.outstanding, now)
             tx.cc.cwnd = tx.cc.ssthresh
             tx.mark_head_lost()
