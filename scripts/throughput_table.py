@@ -34,11 +34,11 @@ WARM_UP, TOGETHER = 5 * SECOND, 20 * SECOND  # flows that share are measured fro
 ROUND_TRIPS = (2, 20, 100)  # ms
 LOSSES = (0, 1, 10, 30, 100)  # per mille
 
-HEADER = f"""\
+ALONE_HEADER = f"""\
 One flow through {RATE // 1_000_000} Mbit/s and a queue of {QUEUE} frames, {ALONE // SECOND} s from its start.
-Goodput in Mbit/s, segments sent again, mean length of the queue in frames.
+Goodput in Mbit/s, and segments sent again.
 """
-SHARED_HEADER = f"""\
+TOGETHER_HEADER = f"""\
 Flows that share {RATE // 1_000_000} Mbit/s and a queue of {QUEUE} frames (200 where there are 40); they start within a second.
 Measured from {WARM_UP // SECOND} to {TOGETHER // SECOND} s: goodput of all in Mbit/s, Jain's fairness index, share of the
 algorithm that is named first, segments sent again, mean and 95 % of the queue's length in frames, frames dropped there.
@@ -46,27 +46,28 @@ algorithm that is named first, segments sent again, mean and 95 % of the queue's
 
 
 @dataclass(frozen=True, slots=True)
-class Single:
-    """A line of the first part."""
+class Alone:
+    """A line of the first part: every algorithm by itself."""
 
-    congestion: str
     round_trip: int  # ms
     loss: int  # per mille
 
     @property
     def name(self) -> str:
-        percent = f"{self.loss // 10}.{self.loss % 10}" if self.loss % 10 else f"{self.loss // 10}"
-        return f"{self.congestion:8} {self.round_trip:3} ms {percent:>5} %"
+        return f"{self.round_trip:3} ms {tenths(self.loss):>5} %"
 
     def line(self) -> str:
         """Run it and return the line."""
         forward = Impairment(rate=RATE, queue=QUEUE, loss=self.loss / 1000)
-        result = measure([FlowPlan(self.congestion, self.round_trip * 1000)], forward, duration=ALONE, seed=self.loss)
-        return f"{self.name}  {mbit(result.goodput):>7} {result.retransmitted:6} {result.queue.mean:6}"
+        cells = ""
+        for name in available():
+            result = measure([FlowPlan(name, self.round_trip * 1000)], forward, duration=ALONE, seed=self.loss)
+            cells += f"  {mbit(result.goodput):>7} {result.retransmitted:5}"
+        return self.name + cells
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class Together:
     """A line of the second part. Where two algorithms meet, each has half of the flows."""
 
     algorithms: tuple[str, ...]
@@ -84,7 +85,7 @@ class Shared:
         result = self.run()
         queue = result.queue
         index = f"{result.fairness // 1000}.{result.fairness % 1000:03}"
-        share = f"{result.share(self.algorithms[0]) / 10:.1f} %" if len(self.algorithms) > 1 else "-"
+        share = f"{tenths(result.share(self.algorithms[0]))} %" if len(self.algorithms) > 1 else "-"
         figures = f"{share:>7} {result.retransmitted:6} {queue.mean:4} {queue.p95:4} {queue.dropped:6}"
         return f"{self.name}  {mbit(result.goodput):>7}  {index} {figures}"
 
@@ -100,7 +101,7 @@ class Shared:
         return measure(plans, Impairment(rate=RATE, queue=queue), duration=TOGETHER, warm_up=WARM_UP, seed=self.flows)
 
 
-Line = Single | Shared
+Line = Alone | Together
 
 
 def mbit(rate: int) -> str:
@@ -108,31 +109,39 @@ def mbit(rate: int) -> str:
     return f"{rate // 1_000_000}.{rate // 10_000 % 100:02}"
 
 
-def singles() -> list[Single]:
+def tenths(per_mille: int) -> str:
+    """Write per mille as per cent."""
+    whole, tenth = divmod(per_mille, 10)
+    return f"{whole}.{tenth}" if tenth else f"{whole}"
+
+
+def alone() -> list[Alone]:
     """The first part's lines, in order."""
-    return [Single(name, round_trip, loss) for name in available() for round_trip in ROUND_TRIPS for loss in LOSSES]
+    return [Alone(round_trip, loss) for round_trip in ROUND_TRIPS for loss in LOSSES]
 
 
-def shared() -> list[Shared]:
+def together() -> list[Together]:
     """The second part's lines, in order."""
     names = [name for name in available() if name != "tahoe"]  # which nobody shares a link with any more
-    lines = [Shared((name,), flows, 20, 20) for name in names for flows in (2, 10, 40)]
-    lines += [Shared((name,), flows, 10, 100) for name in names for flows in (2, 10, 40)]
+    lines = [Together((name,), flows, 20, 20) for name in names for flows in (2, 10, 40)]
+    lines += [Together((name,), flows, 10, 100) for name in names for flows in (2, 10, 40)]
     for pair in (("cubic", "reno"), ("bbr", "cubic")):
         if set(pair) <= set(names):
-            lines += [Shared(pair, flows, round_trip, round_trip) for round_trip in (10, 100) for flows in (2, 10)]
+            lines += [Together(pair, flows, round_trip, round_trip) for round_trip in (10, 100) for flows in (2, 10)]
     return lines
 
 
 def texts() -> Iterator[Line | str]:
     """The whole table: lines to be computed, and the lines between them."""
-    yield from HEADER.splitlines()
-    yield f"\n{'':22}  goodput  again  queue"
-    yield from singles()
+    yield from ALONE_HEADER.splitlines()
     yield ""
-    yield from SHARED_HEADER.splitlines()
-    yield f"\n{'':30}  goodput  index   share  again mean  p95   drop"
-    yield from shared()
+    yield f"{'':14}" + "".join(f"  {name:>13}" for name in available())
+    yield from alone()
+    yield ""
+    yield from TOGETHER_HEADER.splitlines()
+    yield ""
+    yield f"{'':30}  goodput  index   share  again mean  p95   drop"
+    yield from together()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.writelines(difflib.unified_diff(kept.splitlines(True), fresh.splitlines(True), "kept", "computed", n=0))
     if given.write:
         TABLE.write_text(fresh)
-    virtual = (len(singles()) * ALONE + len(shared()) * TOGETHER) // SECOND
+    virtual = (len(alone()) * len(available()) * ALONE + len(together()) * TOGETHER) // SECOND
     print(f"{virtual} s of virtual time in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return int(fresh != kept and not given.write)
 
