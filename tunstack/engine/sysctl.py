@@ -25,7 +25,10 @@ class Sysctl:
     tcp_adv_win_scale: int = 1
     tcp_challenge_ack_limit: int = 1000  # challenge ACKs a second (RFC 5961 7)
     tcp_congestion_control: str = "cubic"
+    tcp_dsack: bool = True
+    tcp_early_retrans: int = 3  # 0: no tail loss probes; 3, 4: for peers with SACK
     tcp_fin_timeout: int = 60  # s
+    tcp_frto: int = 2  # 0: a timeout is never taken for spurious (RFC 5682)
     tcp_hystart: int = 1  # HyStart++ (RFC 9406): 0 nobody, 1 cubic, 2 all that slow-start; a module parameter of cubic in Linux
     tcp_initial_cwnd: int = 10  # segments (RFC 6928); a route attribute (initcwnd) in Linux
     tcp_initial_ssthresh: int = 0  # segments; 0: none; a route attribute (ssthresh) in Linux
@@ -33,12 +36,15 @@ class Sysctl:
     tcp_keepalive_intvl: int = 75  # s
     tcp_keepalive_probes: int = 9
     tcp_keepalive_time: int = 7200  # s
+    tcp_max_reordering: int = 300  # segments
     tcp_max_syn_backlog: int = 4096
     tcp_max_tw_buckets: int = 262144
     tcp_min_tso_segs: int = 2  # packets that leave together at least
     tcp_orphan_retries: int = 0  # 0 means 8, as in Linux
     tcp_pacing_ca_ratio: int = 120  # percent of cwnd / srtt
     tcp_pacing_ss_ratio: int = 200  # the same in slow start
+    tcp_recovery: int = 1  # bits: 1 RACK, 2 with a window that does not adapt, 4 without a threshold of three
+    tcp_reordering: int = 3  # segments: the duplicate-ACK threshold to begin with
     tcp_retries1: int = 3
     tcp_retries2: int = 15
     tcp_rfc1337: bool = True  # Deviates: False in Linux, where an exact RST ends TIME-WAIT; M-54 forbids that
