@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -90,15 +89,12 @@ class Together:
         return f"{self.name}  {mbit(result.goodput):>7}  {index} {figures}"
 
     def run(self) -> Result:
-        """Run it. Flows take turns at the algorithms, and start at random within the first second."""
-        starts = random.Random(self.flows)
+        """Run it. Flows take turns at the algorithms."""
         step = (self.longest - self.shortest) * 1000 // max(self.flows - 1, 1)
-        plans = [
-            FlowPlan(self.algorithms[number % len(self.algorithms)], self.shortest * 1000 + number * step, starts.randrange(SECOND))
-            for number in range(self.flows)
-        ]
-        queue = 200 if self.flows >= 40 else QUEUE
-        return measure(plans, Impairment(rate=RATE, queue=queue), duration=TOGETHER, warm_up=WARM_UP, seed=self.flows)
+        names = [self.algorithms[number % len(self.algorithms)] for number in range(self.flows)]
+        plans = [FlowPlan(name, self.shortest * 1000 + number * step) for number, name in enumerate(names)]
+        forward = Impairment(rate=RATE, queue=200 if self.flows >= 40 else QUEUE)
+        return measure(plans, forward, duration=TOGETHER, warm_up=WARM_UP, spread=SECOND, seed=self.flows)
 
 
 Line = Alone | Together

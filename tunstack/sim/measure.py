@@ -6,10 +6,11 @@ everything, so a seed gives the same figures on every machine. Times int microse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from tunstack.device.impairment import Impairment
+from tunstack.engine.stack import Stack
 from tunstack.engine.sysctl import Sysctl
 from tunstack.sim.bottleneck import Dumbbell
 from tunstack.sim.flows import Flow
@@ -23,10 +24,11 @@ ROOM = 1 << 24  # octets of receive buffer: the congestion control shall hold th
 class FlowPlan:
     """A flow that is to run. Times are µs since the start."""
 
-    congestion: str
+    congestion: str  # name of the algorithm
     rtt: int  # with an empty queue
     start_at: int = 0
     stop_at: int | None = None
+    choose: Callable[[Stack], object] | None = None  # gives the sender's stack an algorithm of the caller's; None: one of ours, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ def percentile(values: Sequence[int], percent: int) -> int:
     return ranked[max(-(-len(ranked) * percent // 100), 1) - 1]
 
 
+def roomy(sysctl: Sysctl) -> Sysctl:
+    """Return the knobs with a receive buffer that holds nobody back."""
+    return replace(sysctl, tcp_rmem=(sysctl.tcp_rmem[0], ROOM, ROOM))
+
+
 def measure(
     plans: Sequence[FlowPlan],
     forward: Impairment,
@@ -100,17 +107,20 @@ def measure(
     *,
     duration: int,
     warm_up: int = 0,
+    spread: int = 0,
     seed: int = 0,
     sysctl: Sysctl | None = None,
 ) -> Result:
     """Run flows through a bottleneck for `duration` µs and measure them from `warm_up` µs on.
 
-    OSError ENOENT for an algorithm that is not registered.
+    Each starts at random up to `spread` µs later than planned, so that they do not march in step. `sysctl` is all hosts'.
+    OSError ENOENT for an algorithm that there is not.
     """
     world = World(seed)
     dumbbell = Dumbbell(world, forward, backward)
-    sysctl = sysctl or Sysctl(tcp_rmem=(4096, ROOM, ROOM))
-    flows = [Flow(world, dumbbell.pair(plan.rtt, sysctl=sysctl), plan.congestion, plan.start_at, plan.stop_at) for plan in plans]
+    sysctl = sysctl or roomy(Sysctl())
+    late = [world.random.randrange(spread) if spread else 0 for _ in plans]
+    flows = [_start(world, dumbbell, replace(plan, start_at=plan.start_at + by), sysctl) for plan, by in zip(plans, late, strict=True)]
     world.run(warm_up)
     before = [flow.received for flow in flows]
     dumbbell.watch(SAMPLE_PERIOD)
@@ -134,3 +144,11 @@ def measure(
         ),
         window=window,
     )
+
+
+def _start(world: World, dumbbell: Dumbbell, plan: FlowPlan, sysctl: Sysctl) -> Flow:
+    """Make the flow of a plan. Its hosts have knobs of their own, which choosing an algorithm may set."""
+    pair = dumbbell.pair(plan.rtt, sysctl=replace(sysctl))
+    if plan.choose is not None:
+        plan.choose(pair.sender.stack)
+    return Flow(world, pair, plan.congestion if plan.choose is None else None, plan.start_at, plan.stop_at)

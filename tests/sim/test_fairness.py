@@ -1,0 +1,60 @@
+"""Who gets what of a bottleneck that is shared: Jain's index, cubic beside reno by RFC 9438's regions, and what bbr leaves of the queue."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunstack.device.impairment import Impairment
+from tunstack.sim.measure import FlowPlan, Result, measure
+from tunstack.sim.world import SECOND
+
+MBIT = 1_000_000
+FULL = 20 * MBIT * 1448 // 1500 * 95 // 100  # of 20 Mbit/s; bbr's PROBE_RTT takes two of the five per cent
+
+
+def compete(algorithms: list[str], rtt: int, rate: int, queue: int, duration: int, seed: int = 1) -> Result:
+    """Run a flow of each algorithm from within the first second on; measure from the tenth on. `duration` is in seconds."""
+    plans = [FlowPlan(name, rtt) for name in algorithms]
+    return measure(plans, Impairment(rate=rate, queue=queue), duration=duration * SECOND, warm_up=10 * SECOND, spread=SECOND, seed=seed)
+
+
+@pytest.mark.parametrize("congestion", ["reno", "cubic"])
+def test_forty_connections_share_fairly(congestion: str) -> None:
+    """M-38: Jain's index is at least 0.95, and the link is full."""
+    result = compete([congestion] * 40, 40_000, 20 * MBIT, 200, 40)
+    assert result.fairness >= 950, result
+    assert result.goodput > FULL, result
+
+
+@pytest.mark.parametrize("flows", [2, 10])
+def test_in_the_reno_friendly_region_cubic_takes_what_reno_takes(flows: int) -> None:
+    """M-38, RFC 9438 4.3 and 5.1: with a short round trip and a small BDP neither has half as much again as the other."""
+    result = compete(["cubic", "reno"] * (flows // 2), 10_000, 10 * MBIT, 50, 60)
+    assert 400 <= result.share("cubic") <= 600, result
+
+
+def test_outside_of_it_cubic_takes_more() -> None:
+    """M-38, RFC 9438 4.2 and 5.1: 333 packets in flight and 100 ms; reno takes twenty seconds to regain what cubic has after six."""
+    result = compete(["cubic", "reno"], 100_000, 40 * MBIT, 200, 60)
+    assert result.share("cubic") > 667, result
+    assert result.goodput > 36 * MBIT, result
+
+
+def test_one_bbr_flow_leaves_the_queue_all_but_empty() -> None:
+    """M-38: cubic fills whatever the queue holds; bbr fills the link."""
+    bbr, cubic = (compete([name], 20_000, 20 * MBIT, 400, 25) for name in ("bbr", "cubic"))
+    assert cubic.queue.mean > 200, cubic
+    assert bbr.queue.mean * 10 < cubic.queue.mean, bbr
+    assert bbr.queue.p95 * 10 < cubic.queue.p95, bbr
+    assert bbr.goodput > FULL, bbr
+    assert bbr.retransmitted == 0, bbr
+
+
+def test_bbr_flows_among_themselves_queue_by_the_path_and_not_by_the_queue_that_there_is() -> None:
+    """M-38: their windows are twice what the path holds (67 packets) as each of them sees it, and a burst; cubic takes what there is."""
+    bbr, cubic = (compete([name] * 4, 40_000, 20 * MBIT, 600, 40) for name in ("bbr", "cubic"))
+    assert cubic.queue.mean > 400, cubic
+    assert bbr.queue.mean * 3 < cubic.queue.mean, bbr
+    assert bbr.queue.p95 < 2 * 67, bbr
+    assert bbr.goodput > FULL, bbr
+    assert bbr.queue.dropped == 0, bbr
