@@ -19,11 +19,12 @@ EARLY_DIVISOR = 20  # until the first loss the window grows by a twentieth a rou
 def cube_root(value: int) -> int:
     """Return the largest integer whose cube is at most `value` >= 0 (Newton's iteration)."""
     root = 1 << -(-value.bit_length() // 3)  # not below the root, so it falls to it
-    while True:
+    while value:
         lower = (2 * root + value // (root * root)) // 3
         if lower >= root:
             return root
         root = lower
+    return 0
 
 
 class Cubic(Reno):

@@ -27,7 +27,7 @@ class HyStart:
 
     def __init__(self) -> None:
         self.css_round = 0  # rounds of conservative slow start, the one in progress included
-        self._left = -1  # octets to be acknowledged until the round ends; -1 before the first ACK
+        self._left = 0  # octets to be acknowledged until the round ends; 0: it begins with what is outstanding at the next ACK
         self._last_min = NONE  # lastRoundMinRTT
         self._current_min = NONE  # currentRoundMinRTT
         self._samples = 0  # rttSampleCount
@@ -39,7 +39,7 @@ class HyStart:
         `acked` octets of the `flight` that was outstanding are acknowledged; `rtt` is 0 where there is no sample.
         """
         left = self._left
-        if left < 0:
+        if not left:
             left = flight
         if rtt:
             if rtt < self._current_min:
@@ -53,7 +53,7 @@ class HyStart:
             self._last_min = self._current_min
             self._current_min = NONE
             self._samples = 0
-            left = flight - acked
+            left = flight - acked if flight > acked else 0
             if self.css_round:
                 self.css_round += 1
         self._left = left

@@ -302,6 +302,7 @@ class Connection:
         idle = now - tx.last_sent_at
         if idle >= self.rtt.rto and tx.snd_una == tx.snd_nxt and not tx.unsent:
             tx.cc.on_idle(idle, self.rtt.rto, now)
+            tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     def shutdown_write(self, now: int) -> None:
         """Send FIN after what is queued (shutdown(2) with SHUT_WR). OSError ENOTCONN if the connection is over."""

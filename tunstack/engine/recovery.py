@@ -93,9 +93,7 @@ class Recovery:
     def on_clean_ack(self, acked: int, flight: int, rtt: int, now: int) -> None:  # hot
         """New data of `acked` octets was acknowledged while all was quiet; `flight` octets were outstanding before."""
         tx = self.tx
-        cc = tx.cc
-        # In slow start a window of which more than half was used may grow (RFC 7661 as Linux has it).
-        cc.on_ack(acked, flight, rtt, now, tx.cwnd_limited or (cc.cwnd < cc.ssthresh and 2 * flight > cc.cwnd))
+        tx.cc.on_ack(acked, flight, rtt, now, tx.may_grow())
 
     def on_ack(self, heard: Heard, is_duplicate: bool, flight: int, rtt: int, echoed: int | None, now: int) -> None:
         """Anything else was acknowledged, SACKed or told twice.
@@ -127,8 +125,7 @@ class Recovery:
                 progress = bool(heard.acked) and board.lost_ever == lost_before
                 cc.cwnd = self._prr.window(tx.pipe, cc.ssthresh, heard.delivered, tx.mss, progress)
         elif heard.acked or (heard.sacked and rack.reordering > self._sysctl.tcp_reordering):
-            limited = tx.cwnd_limited or self.phase == LOSS or (cc.cwnd < cc.ssthresh and 2 * flight > cc.cwnd)
-            cc.on_ack(heard.delivered, flight, rtt, now, limited)
+            cc.on_ack(heard.delivered, flight, rtt, now, self.phase == LOSS or tx.may_grow())
 
     def _count_dsack(self, octets: int) -> None:
         """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4)."""
@@ -265,6 +262,8 @@ class Recovery:
             counters.TCPRenoRecovery += 1
         if not tx.cc.fast_recovery:
             self._enter_loss(now)
+            if not self.is_sack:
+                tx.board.clear_duplicate_acks()  # all is sent again, what they stood for too
             tx.board.mark_all_lost()
             tx.cc.cwnd = tx.pipe + tx.mss
             self.force = True

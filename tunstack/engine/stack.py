@@ -45,12 +45,13 @@ class Stack:
     """
 
     def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
-        """Make a stack; ValueError for a congestion control that is not registered, or a secret that is too short."""
+        """Make a stack; ValueError for a congestion control that there is not (else see `use_congestion`), or a secret that is too short."""
         self.config = config
         self.sysctl = config.sysctl
         self.algorithms = Algorithms(self._on_algorithm_failure)  # congestion control by name
-        self.on_algorithm_failure: Callable[[str, Exception], None] | None = None  # a user's algorithm raised; its name
-        self.use_congestion(config.sysctl.tcp_congestion_control)
+        self.on_algorithm_failure: Callable[[str, Exception], None] | None = None  # a user's raised, for the first time; its name
+        self._failed_algorithms: set[str] = set()
+        self.use_congestion(config.congestion or config.sysctl.tcp_congestion_control)
         self.fast_path = config.fast_path
         self.counters = Counters()
         self.isn = IsnGenerator(secret)
@@ -82,8 +83,10 @@ class Stack:
 
     def _on_algorithm_failure(self, name: str, error: Exception) -> None:
         self.counters.TCPCongestionFallback += 1
-        if self.on_algorithm_failure is not None:
-            self.on_algorithm_failure(name, error)
+        if name not in self._failed_algorithms:
+            self._failed_algorithms.add(name)
+            if self.on_algorithm_failure is not None:
+                self.on_algorithm_failure(name, error)
 
     # Queries.
 
