@@ -25,9 +25,11 @@ class Flow:
         self.received = 0  # octets that the receiver read
         self.conn: Connection | None = None  # the sender's end
         self.error: OSError | None = None
+        self.failure: Exception | None = None  # what an algorithm of the user's raised first
         self.is_over = False
         self._world = world
         self._is_stopped = False
+        pair.sender.stack.on_algorithm_failure = self._fail
         pair.receiver.stack.listen(pair.receiver.address, PORT, on_acceptable=self._accept)
         world.call_at(START + start_at, self._open)
         if stop_at is not None:
@@ -37,6 +39,9 @@ class Flow:
     def retransmitted(self) -> int:
         """Segments that the sender sent again."""
         return self.pair.sender.stack.counters.TcpRetransSegs
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self.failure = error
 
     def _open(self) -> None:
         pair = self.pair

@@ -39,6 +39,7 @@ class FlowResult:
     received: int
     goodput: int
     retransmitted: int  # segments
+    failure: Exception | None  # what the caller's algorithm raised first
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def measure(
     lengths = [sample.frames for sample in dumbbell.samples]
     return Result(
         flows=tuple(
-            FlowResult(plan, octets, octets * 8 * SECOND // window, flow.retransmitted)
+            FlowResult(plan, octets, octets * 8 * SECOND // window, flow.retransmitted, flow.failure)
             for plan, octets, flow in zip(plans, received, flows, strict=True)
         ),
         queue=QueueResult(
