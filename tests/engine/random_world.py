@@ -228,7 +228,7 @@ def check_scoreboard(conn: Connection) -> None:
     assert tx.pipe >= 0
     assert tx.cc.cwnd >= tx.mss
     if tx.outstanding and conn.state not in (State.CLOSED, State.TIME_WAIT):
-        assert conn.rto_at < NEVER, "nothing would ever send it again"
+        assert conn.rto_at < NEVER or conn.is_dirty, "nothing would ever send it again"
     if not tx.outstanding:
         assert not board.flights
         assert not board.sacked_out

@@ -115,7 +115,7 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     board = tx.board
     flight = tx.outstanding
     prior_una = tx.snd_una
-    heard = Heard(prior_una)
+    heard = Heard(prior_una, board.highest_sacked if conn.may_sack and board.sacked_segments else None)
     if seg.sack and conn.may_sack:
         blocks = believed_blocks(conn, seg, heard)
         if blocks:
@@ -186,7 +186,7 @@ def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
 
 
 def believed_blocks(conn: Connection, seg: Segment, heard: Heard) -> list[tuple[int, int]]:
-    """Return the blocks that lie in what is outstanding, and take note of a D-SACK in front of them (RFC 2883 4)."""
+    """Return the blocks that lie in what is outstanding, in order, and take note of a D-SACK in front of them (RFC 2883 4)."""
     tx = conn.tx
     counters = conn.stack.counters
     blocks = list(seg.sack)
@@ -215,4 +215,5 @@ def believed_blocks(conn: Connection, seg: Segment, heard: Heard) -> list[tuple[
             kept.append((left, right))
         elif seq_gt(right, una):
             counters.TCPSACKDiscard += 1
+    kept.sort(key=lambda block: (block[0] - una) & MASK)
     return kept

@@ -43,6 +43,7 @@ class Recovery:
         "_undo_marker",
         "_undo_resent",
         "cwr_due",
+        "dsack_dups",
         "expects_original",
         "force",
         "is_quiet",
@@ -58,6 +59,7 @@ class Recovery:
         "resent_at",
         "rtt",
         "timer",
+        "total_retrans",
         "tx",
     )
 
@@ -76,6 +78,8 @@ class Recovery:
         self.resent_at = 0  # when this episode's first retransmission left; 0: none did
         self.timer = TIMEOUT  # what the connection's rto_at is for
         self.look_at = 0  # when RACK wants to look again; 0: need not
+        self.total_retrans = 0  # segments resent
+        self.dsack_dups = 0  # segments that the peer reported to have come twice
         self._prr = RateReduction()
         # Undo: where SND.UNA stood when the window was reduced, None: nothing to undo; and the octets resent since
         # of which no D-SACK came, -1: none was resent.
@@ -114,6 +118,9 @@ class Recovery:
             self._judge_probe(heard, is_duplicate, now)
         if board.is_reneged:
             self.look_at = 0
+            if self.phase <= DISORDER:
+                self._try_open()
+            self._set_quiet()
             return  # the timer will tell
         self._change_phase(heard, is_duplicate, echoed, now)
         self._set_quiet()
@@ -123,12 +130,13 @@ class Recovery:
         if self.phase == RECOVERY or self.phase == CWR:
             if heard.delivered:
                 progress = bool(heard.acked) and board.lost_ever == lost_before
-                cc.cwnd = self._prr.window(tx.pipe, cc.ssthresh, heard.delivered, tx.mss, progress)
+                cc.cwnd = max(self._prr.window(tx.pipe, cc.ssthresh, heard.delivered, tx.mss, progress), tx.mss)
         elif heard.acked or (heard.sacked and rack.reordering > self._sysctl.tcp_reordering):
             cc.on_ack(heard.delivered, flight, rtt, now, self.phase == LOSS or tx.may_grow())
 
     def _count_dsack(self, octets: int) -> None:
         """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4)."""
+        self.dsack_dups += -(-octets // self.tx.mss)
         self.rack.on_dsack(self.tx.snd_una, self.tx.snd_nxt)
         if self._undo_marker is not None and self._undo_resent > 0:
             self._undo_resent = max(self._undo_resent - octets, 0)
@@ -344,7 +352,7 @@ class Recovery:
             self._enter_recovery(now)
             self._set_quiet()
             if self.phase == RECOVERY and not tx.cc.rate_based:
-                tx.cc.cwnd = self._prr.window(tx.pipe, tx.cc.ssthresh, tx.mss, tx.mss, False)
+                tx.cc.cwnd = max(self._prr.window(tx.pipe, tx.cc.ssthresh, tx.mss, tx.mss, False), tx.mss)
 
     def on_path_mss(self) -> None:
         """The path takes smaller packets: what is in flight did not pass (RFC 1191 6.5). No sign of congestion."""
@@ -376,6 +384,7 @@ class Recovery:
     def on_resent(self, octets: int, now: int) -> None:
         """Octets leave again."""
         self.on_sent(octets)
+        self.total_retrans += -(-octets // self.tx.mss_now)
         if not self.resent_at:
             self.resent_at = now
         self._undo_resent = max(self._undo_resent, 0) + octets

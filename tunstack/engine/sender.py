@@ -104,6 +104,11 @@ class Sender:
         return self.queue.end - self._nxt_position
 
     @property
+    def bytes_acked(self) -> int:
+        """Octets of data acknowledged since the connection began."""
+        return self._una_position
+
+    @property
     def is_all_acked(self) -> bool:
         """Whether nothing is queued or in flight, FIN included."""
         return self.snd_una == self.snd_nxt and not self.unsent and self.fin_sent == self.fin_queued
