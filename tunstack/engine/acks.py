@@ -49,10 +49,13 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         if tx.snd_wnd != window_before:
             window_changed(conn)
     if tx.outstanding:
-        if conn.recovery.is_quiet and not seg.sack and seg.ack != tx.snd_una:
+        is_bare = not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before
+        if not conn.recovery.is_quiet or seg.sack:
+            heed(conn, seg, is_bare, now)
+        elif seg.ack != tx.snd_una:
             acknowledged(conn, seg, now)
-        else:
-            heed(conn, seg, not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before, now)
+        elif is_bare:
+            heed(conn, seg, True, now)  # else it only brings data, or a window, and no timer is the later for it
     elif seg.sack and conn.may_sack:
         heed(conn, seg, False, now)  # a late D-SACK
     return not conn.is_over
@@ -115,7 +118,8 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     board = tx.board
     flight = tx.outstanding
     prior_una = tx.snd_una
-    heard = Heard(prior_una, board.highest_sacked if conn.may_sack and board.sacked_segments else None)
+    highest = board.highest_sacked if conn.may_sack and board.sacked_segments else None
+    heard = Heard(prior_una, highest, conn.rtt.min_rtt, now)
     if seg.sack and conn.may_sack:
         blocks = believed_blocks(conn, seg, heard)
         if blocks:

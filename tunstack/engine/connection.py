@@ -358,8 +358,10 @@ class Connection:
         if name == "keepalive":
             self.keepalive_at = NEVER
             self.start_keepalive(now)
+            self.mark_dirty()  # else nobody looks at the new deadline
         elif name == "keepidle" and self.options.keepalive:
             self.start_keepalive(self.last_received_at)
+            self.mark_dirty()
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
         elif name == "quickack" and self.rx is not None:
@@ -403,6 +405,7 @@ class Connection:
         """SO_LINGER: on_closed comes by then at the latest (M-57)."""
         self.linger_at = at
         self.arm(at)
+        self.mark_dirty()  # else nobody looks at the new deadline
 
     def clear_timers(self) -> None:
         """Stop every timer."""

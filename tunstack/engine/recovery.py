@@ -111,7 +111,7 @@ class Recovery:
             self._count_dsack(heard.dsacked)
         if heard.reordered is not None and (self.phase != LOSS or self._undo_marker is not None):
             self._on_reordering((board.highest_sacked - heard.reordered) & MASK)
-        rack.advance(heard, now, self.rtt.min_rtt)
+        rack.advance(heard)
         if not self.is_sack:
             self._count_without_sack(heard, is_duplicate)
         if self.probe_end is not None:
@@ -226,7 +226,10 @@ class Recovery:
     # Beginnings and ends.
 
     def _set_quiet(self) -> None:
-        self.is_quiet = self.phase == OPEN and self.probe_end is None
+        if self.phase != OPEN or self.probe_end is not None:
+            self.is_quiet = False
+        elif not self.is_quiet:  # after an undo a flight may have been sent twice all the same: Karn's rule
+            self.is_quiet = not any(flight.marks for flight in self.tx.board.flights)
 
     def _try_open(self) -> None:
         """OPEN, or DISORDER while something is still unclear."""
@@ -356,13 +359,15 @@ class Recovery:
 
     def on_path_mss(self) -> None:
         """The path takes smaller packets: what is in flight did not pass (RFC 1191 6.5). No sign of congestion."""
+        if not self.is_sack:
+            self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
         self.tx.board.mark_all_lost()
         if self.tx.board.lost_out:
             self.force = True
+            self.expects_original = self.new_first = False  # nothing is on its way that F-RTO could learn from
             if self.phase != LOSS:
                 self.recover = self.tx.snd_nxt
                 self._undo_marker = None
-                self.expects_original = False
                 self.phase = LOSS
                 self.is_quiet = False
 

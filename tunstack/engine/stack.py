@@ -45,7 +45,7 @@ class Stack:
     """
 
     def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
-        """Make a stack; ValueError for a congestion control that there is not (else see `use_congestion`), or a secret that is too short."""
+        """Make a stack; ValueError for a congestion control that there is not (see `use_congestion`) or a secret that is too short."""
         self.config = config
         self.sysctl = config.sysctl
         self.algorithms = Algorithms(self._on_algorithm_failure)  # congestion control by name
@@ -227,7 +227,7 @@ class Stack:
             # Last, so that an application that writes at once finds everything sent that could be.
             writable, self.writable = self.writable, []
             for conn in writable:
-                if not conn.is_told:
+                if conn.was_writable and not conn.is_told:  # it may have written since
                     conn.sink.on_writable()
 
     def emit(self, seg: Segment) -> None:
