@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from tunstack.congestion import CongestionControl
 from tunstack.device.impairment import Impairment
 from tunstack.sim.measure import FlowPlan, jain, measure, percentile
 from tunstack.sim.world import SECOND
@@ -39,6 +40,35 @@ def test_only_the_window_of_time_counts() -> None:
     assert result.queue.mean <= result.queue.p95 <= result.queue.most == 50
     assert result.queue.dropped > 0
     assert result.retransmitted >= result.queue.dropped
+
+
+def test_flows_that_are_spread_start_apart_and_none_before_it_was_planned() -> None:
+    def started(by: int, spread: int) -> int:
+        """Return how many of eight flows, all planned for the first second, have brought data by a time."""
+        plans = [FlowPlan("reno", 10_000, start_at=SECOND)] * 8
+        result = measure(plans, Impairment(rate=10 * RATE, queue=1000), duration=by, spread=spread)
+        return sum(flow.received > 0 for flow in result.flows)
+
+    assert started(SECOND + 100_000, spread=0) == 8
+    assert started(SECOND, spread=SECOND) == 0
+    assert 1 <= started(SECOND + SECOND // 2, spread=SECOND) <= 7
+    assert started(2 * SECOND + 100_000, spread=SECOND) == 8
+
+
+def test_an_algorithm_of_the_callers_is_what_the_sender_uses_and_what_it_raises_is_kept() -> None:
+    """M-38."""
+
+    class Raises(CongestionControl):
+        name = "raises"
+
+        def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:
+            raise RuntimeError("no")
+
+    plans = [FlowPlan("mine", 10_000, choose=lambda stack: stack.use_congestion(Raises)), FlowPlan("reno", 10_000)]
+    mine, reno = measure(plans, Impairment(rate=RATE, queue=50), duration=2 * SECOND).flows
+    assert mine.received > 0
+    assert isinstance(mine.failure, RuntimeError)
+    assert reno.failure is None
 
 
 def test_shares_are_of_all_flows_of_an_algorithm() -> None:
