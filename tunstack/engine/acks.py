@@ -119,7 +119,8 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     is_echo = bool(seg.flags & ECE and tx.ect and flight) and not seg.flags & SYN and seq_ge(seg.ack, prior_una)
     if is_echo:
         recovery.on_ecn_echo(now)
-    heard = Heard(prior_una, board.highest_sacked if conn.may_sack and board.sacked_segments else None)
+    highest = board.highest_sacked if conn.may_sack and board.sacked_segments else None
+    heard = Heard(prior_una, highest, conn.rtt.min_rtt, now)
     if seg.sack and conn.may_sack:
         blocks = believed_blocks(conn, seg, heard)
         if blocks:

@@ -113,7 +113,7 @@ class Recovery:
             self._count_dsack(heard.dsacked)
         if heard.reordered is not None and (self.phase != LOSS or self._undo_marker is not None):
             self._on_reordering((board.highest_sacked - heard.reordered) & MASK)
-        rack.advance(heard, now, self.rtt.min_rtt)
+        rack.advance(heard)
         if not self.is_sack:
             self._count_without_sack(heard, is_duplicate)
         if self.probe_end is not None:
@@ -155,6 +155,8 @@ class Recovery:
         if heard.acked:
             heard.delivered = max(heard.acked - board.sacked_out, min(mss, heard.acked))
             exceeded = board.take_duplicate_acks(heard.acked, tx.outstanding, mss)
+            if heard.has_resent:
+                heard.has_original = False  # it may have waited for the retransmission: no evidence for F-RTO, as in Linux
             if self.phase != RECOVERY:
                 board.clear_duplicate_acks()
         elif is_duplicate and (self.phase != LOSS or seq_gt(tx.snd_nxt, self.recover)):

@@ -282,7 +282,7 @@ class Stack:
         """Whether one more challenge ACK may leave in this second; the limit varies so that nobody can count us out (RFC 5961 7)."""
         if now >= self._challenges_until:
             limit = self.sysctl.tcp_challenge_ack_limit
-            self._challenges = limit // 2 + self._random.randrange(0, max(limit, 1))
+            self._challenges = (limit + 1) // 2 + self._random.randrange(0, max(limit, 1))
             self._challenges_until = now + CHALLENGE_PERIOD
         if self._challenges <= 0:
             return False
