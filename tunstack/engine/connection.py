@@ -66,6 +66,7 @@ class Connection:
         "listener",
         "mtu",
         "options",
+        "pacing_at",
         "paused",
         "persist_at",
         "persist_backoff",
@@ -125,6 +126,7 @@ class Connection:
         self.heap_at = NEVER  # see timers.py
         self.rto_at = NEVER  # retransmission, SYN included
         self.persist_at = NEVER  # zero-window probe
+        self.pacing_at = NEVER  # data waits for its time of departure
         self.keepalive_at = NEVER
         self.fin_wait_2_at = NEVER
         self.linger_at = NEVER
@@ -219,11 +221,12 @@ class Connection:
         self.tx.peer_mss = agreed.mss
         self.tx.set_mss(agreed.option_octets, self.options.maxseg)
 
-    def start_congestion_control(self) -> None:
+    def start_congestion_control(self, now: int) -> None:
         """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
         name = self.options.congestion or self.stack.sysctl.tcp_congestion_control
         segments = 1 if self.retransmits > 1 else self.stack.sysctl.tcp_initial_cwnd
-        self.tx.cc = lookup(name)(self.tx.mss, segments * self.tx.mss)
+        self.tx.use_congestion_control(lookup(name)(self.tx.mss, segments * self.tx.mss), self.rtt, now)
+        self.tx.limit_pacing_rate(self.options.max_pacing_rate or 0)
         self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     # What the network and the clock bring.
@@ -263,6 +266,7 @@ class Connection:
         return min(
             self.rto_at,
             self.persist_at,
+            self.pacing_at,
             self.rx.delack_at if self.rx is not None else NEVER,
             self.keepalive_at,
             self.fin_wait_2_at,
@@ -292,6 +296,8 @@ class Connection:
         if self.state is ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
             self._check_idle(now)
         tx = self.tx
+        if tx.rate is not None:
+            tx.check_app_limited(tx.rate, now)
         tx.queue.append(data)
         tx.more = more
         if not more:
@@ -362,9 +368,14 @@ class Connection:
                 raise socket_error("ENOENT") from None
             if self.state in SYNCHRONIZED:
                 old = self.tx.cc
-                self.tx.cc = factory(self.tx.mss, old.cwnd)
-                self.tx.cc.ssthresh = old.ssthresh
+                cc = factory(self.tx.mss, old.cwnd)
+                cc.ssthresh = old.ssthresh
+                self.tx.use_congestion_control(cc, self.rtt, now)
         setattr(self.options, name, value)
+        if name in ("congestion", "max_pacing_rate") and self.state in SYNCHRONIZED:
+            self.tx.limit_pacing_rate(self.options.max_pacing_rate or 0)
+            self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
+            self.mark_dirty()  # what was held back may go, or another amount
         if name == "keepalive":
             self.keepalive_at = NEVER
             self.start_keepalive(now)
@@ -416,6 +427,6 @@ class Connection:
 
     def clear_timers(self) -> None:
         """Stop every timer."""
-        self.rto_at = self.persist_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
+        self.rto_at = self.persist_at = self.pacing_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
         if self.rx is not None:
             self.rx.delack_at = NEVER

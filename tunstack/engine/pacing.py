@@ -1,0 +1,41 @@
+"""Pacing: data leaves spread over the round trip instead of in bursts.
+
+Linux's internal pacing and sch_fq, on the pacing rate of the congestion control or SO_MAX_PACING_RATE. Each departure puts the next one
+off by the time that its octets take at that rate, counted without rounding, so that the mean rate is right whatever the grain of
+the timer: who wakes up late sends at once what has become due meanwhile. Bare ACKs, SYN, RST and a lone FIN are not paced.
+Knows no clock. Times are int microseconds, lengths octets, rates octets a second.
+"""
+
+from __future__ import annotations
+
+CATCH_UP = 5_000  # how much of a timer's lateness is made up for: five times the grain of the driver's
+UNPACED_SEGMENTS = 10  # the first ones of a connection leave at once, as in Linux: the initial window is to be a burst
+
+
+class Pacer:
+    """When data of one connection may leave. The sender obeys `at`; who sends calls `on_sent`."""
+
+    __slots__ = ("_rest", "at", "is_waiting", "rate", "unpaced")
+
+    def __init__(self, unpaced: int) -> None:
+        self.rate = 1  # set by the owner before anything is sent
+        self.at = 0  # earliest departure of the next data
+        self.is_waiting = False  # something was held back, and is sent or about to be
+        self.unpaced = unpaced  # octets that need not wait
+        self._rest = 0  # what `at`, being whole microseconds, does not count yet, in millionths of an octet
+
+    def on_sent(self, octets: int, now: int) -> None:
+        """Data leaves: put the next departure off."""
+        if self.unpaced > 0:
+            self.unpaced -= octets
+            self.at = now
+            return
+        at = self.at
+        if at < now:
+            # Only for what waited: a pause of the application's gives no right to a burst.
+            earliest = now - CATCH_UP if self.is_waiting else now
+            if at < earliest:
+                at = earliest
+                self._rest = 0
+        delay, self._rest = divmod(octets * 1_000_000 + self._rest, self.rate)
+        self.at = at + delay
