@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tunstack.congestion.base import Factory
+from tunstack.congestion.bbr import Bbr
 from tunstack.congestion.reno import Reno
 
-_FACTORIES: dict[str, Factory] = {"reno": Reno}
+_FACTORIES: dict[str, Factory] = {"bbr": Bbr, "reno": Reno}
 
 
 def register(name: str, factory: Factory) -> None:
