@@ -35,7 +35,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_ack(conn, now) if conn.state is TIME_WAIT else None
     recovery = conn.recovery
     if tx.board.lost_out or recovery.probe_due:
-        if tx.pacer is not None and now < tx.pacer.at and not (recovery.probe_due or recovery.force):
+        if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at and not (recovery.probe_due or recovery.force):
             return poll_held(conn, tx.pacer, now)
         segment = poll_repair(conn, now, max_payload)
         if segment is not None:
@@ -44,7 +44,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_ack(conn, now)
     size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
-        if tx.pacer is not None and now < tx.pacer.at:
+        if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at:
             return poll_held(conn, tx.pacer, now)
         return poll_data(conn, size, now)
     if tx.fin_queued and not tx.unsent:
@@ -190,8 +190,8 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
 def poll_held(conn: Connection, pacer: Pacer, now: int) -> Segment | None:
     """Data might leave, but it is paced: have the timer look again. An ACK need not wait."""
     pacer.is_waiting = True
-    conn.pacing_at = pacer.at
-    conn.arm(pacer.at)
+    conn.pacing_at = at = pacer.at - conn.stack.timer_grain
+    conn.arm(at)
     return poll_ack(conn, now)
 
 

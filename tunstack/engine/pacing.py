@@ -2,7 +2,9 @@
 
 Linux's internal pacing and sch_fq, on the pacing rate of the congestion control or SO_MAX_PACING_RATE. Each departure puts the next one
 off by the time that its octets take at that rate, counted without rounding, so that the mean rate is right whatever the grain of
-the timer: who wakes up late sends at once what has become due meanwhile. Bare ACKs, SYN, RST and a lone FIN are not paced.
+the timer: who wakes up late sends at once what has become due meanwhile. And since a timer that is coarser than the round trip would
+leave the path idle, data may leave early by that grain (`Stack.timer_grain`): a token bucket a millisecond deep, which is the burst
+that Linux's TSO autosizing makes too. Bare ACKs, SYN, RST, a lone FIN, tail loss probes and the first retransmission are not paced.
 Knows no clock. Times are int microseconds, lengths octets, rates octets a second.
 """
 
@@ -20,7 +22,7 @@ class Pacer:
     def __init__(self, unpaced: int) -> None:
         self.rate = 1  # set by the owner before anything is sent
         self.at = 0  # earliest departure of the next data
-        self.is_waiting = False  # something was held back, and is sent or about to be
+        self.is_waiting = False  # something was held back until `at` and has not been sent
         self.unpaced = unpaced  # octets that need not wait
         self._rest = 0  # what `at`, being whole microseconds, does not count yet, in millionths of an octet
 
@@ -38,4 +40,6 @@ class Pacer:
                 at = earliest
                 self._rest = 0
         delay, self._rest = divmod(octets * 1_000_000 + self._rest, self.rate)
-        self.at = at + delay
+        self.at = at = at + delay
+        if at > now:
+            self.is_waiting = False  # caught up
