@@ -147,7 +147,7 @@ class Recorder(CongestionControl):
 @pytest.fixture
 def samples(play: Play, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[tuple[int, ...]]]:
     """A function that runs a script, and returns (acked, lost, flight, interval, rate, rtt) of every ACK, equal in all ways to run it."""
-    monkeypatch.setitem(registry._FACTORIES, "recorder", Recorder)
+    monkeypatch.setattr(registry, "BUILT_IN", {**registry.BUILT_IN, "recorder": Recorder})
     monkeypatch.setattr(Recorder, "instances", [])
 
     def run(script: str) -> list[tuple[int, ...]]:

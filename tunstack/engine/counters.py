@@ -112,6 +112,7 @@ class Counters:
     TCPToZeroWindowAdv: int = 0
     TCPReqQFullDrop: int = 0
     TCPOrigDataSent: int = 0
+    TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
 
     def as_dict(self) -> dict[str, int]:
         """Return all of them by name, in the order of Linux's tables."""
