@@ -228,6 +228,24 @@ def test_a_paced_flow_leaves_evenly() -> None:
         assert flow.sent(start, start + MS) <= FAST // 8 // 1000 * 5 // 4 + 10 * 1500
 
 
+def test_a_process_that_is_held_up_in_each_round_trip_keeps_its_rate() -> None:
+    """M-39: asleep for 12 ms of each 20, it makes up for that when it wakes, and does not take its own lateness for the path's."""
+    flow = Bottleneck("bbr", rate=SLOW)
+    host = flow.world.hosts[0]
+    pump = host.pump
+
+    def pump_when_awake(now: int) -> None:
+        phase = now % (20 * MS)
+        if phase < 12 * MS:
+            host._marked = False
+            flow.world.call_at(now - phase + 12 * MS, host.mark)
+        else:
+            pump(now)
+
+    host.pump = pump_when_awake  # type: ignore[method-assign]
+    assert flow.share(2 * SECOND, 5 * SECOND) > 0.95
+
+
 def test_changing_to_bbr_and_back_on_a_running_connection() -> None:
     """M-38: TCP_CONGESTION on a connection with data in flight; the estimate begins anew, the stream goes on."""
     flow = Bottleneck("reno", rate=SLOW, queue=60)

@@ -250,6 +250,6 @@ def _rate(value: int | bytes | bytearray | None) -> int | None:
     """Return the rate that SO_MAX_PACING_RATE sets, None for no limit."""
     if value is not None and not isinstance(value, int) and len(value) >= RATE.size:
         rate = int(RATE.unpack_from(value)[0])
-        return None if rate == RATE_UNLIMITED else rate or None
+        return None if rate == RATE_UNLIMITED else rate
     rate = _integer(value) & 0xFFFFFFFF
-    return None if rate == 0xFFFFFFFF else rate or None
+    return None if rate == 0xFFFFFFFF else rate

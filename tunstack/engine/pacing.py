@@ -10,7 +10,9 @@ Knows no clock. Times are int microseconds, lengths octets, rates octets a secon
 
 from __future__ import annotations
 
-CATCH_UP = 5_000  # how much of a timer's lateness is made up for: five times the grain of the driver's
+# How much of a timer's lateness is made up for. A process that waits for the processor in each round trip would else send less than it
+# means to, measure that, and mean to send less the next time. The congestion window bounds the burst anyway.
+CATCH_UP = 50_000
 UNPACED_SEGMENTS = 10  # the first ones of a connection leave at once, as in Linux: the initial window is to be a burst
 
 
