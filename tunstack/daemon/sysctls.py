@@ -24,6 +24,7 @@ _BOUNDS = {
     "ip_local_port_range": (1, 65535),
     "somaxconn": (0, 65535),
     "tcp_adv_win_scale": (-31, 31),
+    "tcp_ecn": (0, 2),
     "tcp_fin_timeout": (1, _LARGEST),
     "tcp_hystart": (0, 2),
     "tcp_initial_cwnd": (1, 1000),

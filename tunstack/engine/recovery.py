@@ -42,6 +42,7 @@ class Recovery:
         "_sysctl",
         "_undo_marker",
         "_undo_resent",
+        "_undo_window",
         "cwr_due",
         "dsack_dups",
         "expects_original",
@@ -85,6 +86,7 @@ class Recovery:
         # of which no D-SACK came, -1: none was resent.
         self._undo_marker: int | None = None
         self._undo_resent = -1
+        self._undo_window = False  # the reduction may be taken back too: no ECN echo asked for it (prior_ssthresh in Linux)
         self.expects_original = False  # F-RTO waits for evidence (RFC 5682 3.1)
         self.new_first = False  # F-RTO wants new data sent, not retransmissions (step 2b)
         # Tail loss probe.
@@ -111,7 +113,7 @@ class Recovery:
             self._count_dsack(heard.dsacked)
         if heard.reordered is not None and (self.phase != LOSS or self._undo_marker is not None):
             self._on_reordering((board.highest_sacked - heard.reordered) & MASK)
-        rack.advance(heard, now, self.rtt.min_rtt)
+        rack.advance(heard)
         if not self.is_sack:
             self._count_without_sack(heard, is_duplicate)
         if self.probe_end is not None:
@@ -153,6 +155,8 @@ class Recovery:
         if heard.acked:
             heard.delivered = max(heard.acked - board.sacked_out, min(mss, heard.acked))
             exceeded = board.take_duplicate_acks(heard.acked, tx.outstanding, mss)
+            if heard.has_resent:
+                heard.has_original = False  # it may have waited for the retransmission: no evidence for F-RTO, as in Linux
             if self.phase != RECOVERY:
                 board.clear_duplicate_acks()
         elif is_duplicate and (self.phase != LOSS or seq_gt(tx.snd_nxt, self.recover)):
@@ -261,6 +265,7 @@ class Recovery:
         """Remember what may have to be undone."""
         board = self.tx.board
         self._undo_marker = self.tx.snd_una
+        self._undo_window = self.phase != CWR
         self._undo_resent = board.retrans_out or -1
 
     def _enter_recovery(self, now: int) -> None:
@@ -373,8 +378,9 @@ class Recovery:
 
     def on_ecn_echo(self, now: int) -> None:
         """The peer saw Congestion Experienced: the window falls as for a loss, once a window of data (RFC 3168 6.1.2)."""
-        self._undo_marker = None
+        self._undo_window = False
         if self.phase < CWR:
+            self._undo_marker = None
             self._begin_reduction(now)
             self.phase = CWR
             self.is_quiet = False
@@ -433,7 +439,9 @@ class Recovery:
         """Take the reduction back."""
         if forget_losses:
             self.tx.board.forget_losses()
-        self.tx.cc.on_spurious(now)
+        if self._undo_window:
+            self.tx.cc.on_spurious(now)
+            self.cwr_due = False
         self._undo_marker = None
         self.rack.is_advanced = True  # look at what is in flight with fresh eyes
 
