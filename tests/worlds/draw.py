@@ -236,8 +236,8 @@ def _draw_way(dice: Dice, delay: int, trouble: str, offload: bool, mtu: int) -> 
     if dice.chance(0.25):
         queue = dice.choice((2, 4, 10, 50))
         imp = replace(imp, rate=dice.choice((100_000, 1_000_000, 10_000_000, 100_000_000)), queue=queue)
-        if dice.chance(0.3):
-            imp = replace(imp, ecn=dice.random.randrange(1, queue + 1))
+        if dice.chance(0.5):
+            imp = replace(imp, ecn=dice.random.randrange(1, min(queue, 4) + 1))
     if much and dice.chance(0.3):
         imp = replace(imp, gemodel=GilbertElliott(dice.choice((0.005, 0.03)), dice.choice((0.1, 0.3))))
     plan = WayPlan(imp)
