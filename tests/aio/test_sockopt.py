@@ -23,6 +23,7 @@ TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13
         (SOL, socket.SO_ACCEPTCONN, 0),
         (SOL, socket.SO_KEEPALIVE, 0),
         (SOL, socket.SO_LINGER, 0),
+        (SOL, socket.SO_OOBINLINE, 0),
         (TCP, socket.TCP_NODELAY, 1),
         (TCP, socket.TCP_CORK, 0),
         (TCP, socket.TCP_QUICKACK, 1),
@@ -46,6 +47,7 @@ async def test_default(world, level, option, value):
     ("level", "option", "value", "told"),
     [
         (SOL, socket.SO_KEEPALIVE, 5, 1),
+        (SOL, socket.SO_OOBINLINE, 5, 1),
         (SOL, socket.SO_RCVBUF, 50_000, 100_000),
         (SOL, socket.SO_SNDBUF, 50_000, 100_000),
         (SOL, socket.SO_RCVBUF, 1, 2304),

@@ -6,10 +6,11 @@ and `rx` (receiver.py). Knows no clock and no I/O: every method that needs the t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tunstack.congestion import lookup
-from tunstack.engine import input, output, timeouts, transitions
+from tunstack.engine import input, output, timeouts, transitions, urgent
 from tunstack.engine.delivery import deliver, window_opened
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
@@ -63,6 +64,7 @@ class Connection:
         "linger_at",
         "listener",
         "mtu",
+        "on_urgent",
         "options",
         "paused",
         "persist_at",
@@ -118,6 +120,7 @@ class Connection:
         self.cost_data = False  # what we sent may not have arrived
         self.soft_error: OSError | None = None  # last ICMP error, told only if the connection then times out
         self.is_delivering = False
+        self.on_urgent: Callable[[], None] | None = None  # called when urgent data is announced, and when it comes (SIGURG)
         # Timers: absolute, NEVER if off.
         self.heap_at = NEVER  # see timers.py
         self.rto_at = NEVER  # retransmission, SYN included
@@ -163,7 +166,25 @@ class Connection:
     @property
     def readable(self) -> int:
         """Octets received that the application has not taken."""
-        return self.rx.queued if self.rx is not None else 0
+        if self.rx is None or self.rx.urgent is None:
+            return self.rx.queued if self.rx is not None else 0
+        return urgent.readable(self)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether `read` gives something: unlike `readable`, with what lies behind the urgent octet that reading stopped at."""
+        return self.rx is not None and self.rx.queued > (self.is_at_mark and not self.options.oobinline)
+
+    @property
+    def is_at_mark(self) -> bool:
+        """Whether all before the peer's urgent octet was read, and that not (sockatmark(3))."""
+        return self.rx is not None and urgent.is_at_mark(self.rx)
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether `read_urgent` gives an octet (POLLPRI)."""
+        mark = self.rx.urgent if self.rx is not None else None
+        return mark is not None and mark.octet is not None and not mark.is_taken and not self.options.oobinline
 
     @property
     def mss(self) -> int:
@@ -277,8 +298,9 @@ class Connection:
 
     # What the application orders.
 
-    def send(self, data: bytes | memoryview, now: int, more: bool = False) -> None:
+    def send(self, data: bytes | memoryview, now: int, more: bool = False, urgent: bool = False) -> None:
         """Queue octets; they are held by reference and must not change. `more` is MSG_MORE: a part of a segment waits for the next write.
+        `urgent` is MSG_OOB: the last octet is urgent.
 
         OSError EPIPE once writing is shut down or the connection is over.
         """
@@ -291,6 +313,8 @@ class Connection:
         tx.more = more
         if not more:
             tx.push_position = tx.queue.end
+        if urgent and data:
+            tx.urgent_end = tx.queue.end
         if tx.unsent > self.write_low_water:
             self.was_writable = False
         self.mark_dirty()
@@ -331,9 +355,15 @@ class Connection:
         deliver(self)
 
     def read(self, max_len: int, now: int) -> bytes:
-        """Take up to `max_len` octets from the queue of a paused connection (recv(2) without blocking); b"" if there are none."""
+        """Take up to `max_len` octets from the queue of a paused connection (recv(2) without blocking); b"" if there are none.
+
+        It stops before an urgent octet and, called again, goes on behind it; with SO_OOBINLINE, with it.
+        """
         rx = self.rx
         parts: list[bytes] = []
+        queued = rx.queued if rx is not None else 0
+        if rx is not None and rx.urgent is not None:
+            max_len = urgent.begin_read(self, max_len)
         while max_len and rx is not None and rx.queue:
             data = rx.queue.popleft()
             if len(data) > max_len:
@@ -342,10 +372,21 @@ class Connection:
             parts.append(data)
             max_len -= len(data)
             rx.queued -= len(data)
-        if parts:
+        if rx is not None and rx.queued != queued:
             window_opened(self)
             deliver(self)
         return b"".join(parts)
+
+    def peek(self, max_len: int) -> bytes:
+        """Return what `read` would, and leave it there (MSG_PEEK)."""
+        return urgent.peek(self, max_len) if self.rx is not None else b""
+
+    def read_urgent(self, peek: bool = False) -> bytes:
+        """Take the urgent octet (recv(2) with MSG_OOB); `peek` leaves it there.
+
+        OSError EINVAL if there is none (none came, it was read, reading went beyond it, SO_OOBINLINE), EAGAIN if it is announced only.
+        """
+        return urgent.take(self, peek)
 
     def set_option(self, name: str, value: object, now: int) -> None:
         """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
@@ -367,6 +408,8 @@ class Connection:
             self.start_keepalive(self.last_received_at)
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
+        elif name == "oobinline":
+            deliver(self)
         elif name == "quickack" and self.rx is not None:
             self.rx.pingpong = not value
         elif name == "rcvbuf" and self.rx is not None:

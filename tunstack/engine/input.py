@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import transitions
+from tunstack.engine import transitions, urgent
 from tunstack.engine.errors import socket_error
 from tunstack.engine.handshake import Agreed
 from tunstack.engine.recovery import OPEN
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SECOND, SYN_RECEIVED, SYN_SENT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
-from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
+from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, URG, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -41,7 +41,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
         or not (length or newly_acked)
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
-        or (length and (rx.pieces or conn.is_orphan or (rx.queued and rx.is_full)))
+        or (length and (rx.pieces or conn.is_orphan or rx.urgent is not None or (rx.queued and rx.is_full)))
         or conn.recovery.phase != OPEN
         or conn.recovery.dupacks
         or tx.lost_out
@@ -86,6 +86,8 @@ def arrives(conn: Connection, seg: Segment, now: int) -> None:
         and check_syn(conn, seg, now)
         and take_ack(conn, seg, now)
     ):
+        if seg.flags & URG or conn.rx.urgent is not None:
+            urgent.arrives(conn, seg)
         take_text(conn, seg, now)
 
 

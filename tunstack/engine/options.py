@@ -23,6 +23,7 @@ class SocketOptions:
     keepintvl: int | None = None  # TCP_KEEPINTVL, s
     keepcnt: int | None = None  # TCP_KEEPCNT
     linger: int | None = None  # SO_LINGER, s; None: off
+    oobinline: bool = False  # SO_OOBINLINE: an urgent octet stays in the stream
     rcvbuf: int | None = None  # SO_RCVBUF, octets
     sndbuf: int | None = None  # SO_SNDBUF, octets
     maxseg: int | None = None  # TCP_MAXSEG, octets

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunstack.engine import urgent
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
@@ -30,13 +31,19 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_syn(conn, now)
     if conn.state is CLOSED or conn.state is TIME_WAIT:
         return poll_ack(conn, now) if conn.state is TIME_WAIT else None
+    is_urgent = tx.urgent_end and urgent.is_sending(tx)
+    if is_urgent:
+        max_payload = tx.mss_now  # each packet has a pointer of its own
     if tx.lost_out:
         segment = poll_retransmit(conn, now, max_payload)
         if segment is not None:
             return segment
     if tx.fin_sent:
         return poll_ack(conn, now)
-    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
+    if is_urgent:
+        size = tx.sendable(max_payload, True, False)
+    else:
+        size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
         return poll_data(conn, size, now)
     if tx.fin_queued and not tx.unsent:
@@ -153,7 +160,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
     mss = tx.mss_now
     if (push and length) or length > mss:  # a burst of several packets always ends with PSH (Linux)
         flags |= PSH
-    return Segment(
+    seg = Segment(
         conn.flow,
         seq,
         rx.rcv_nxt,
@@ -167,6 +174,9 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
         sack,
         tos=conn.options.tos,
     )
+    if tx.urgent_end:
+        urgent.point(tx, seg)
+    return seg
 
 
 def poll_probe(conn: Connection, now: int) -> Segment:
@@ -180,7 +190,13 @@ def poll_probe(conn: Connection, now: int) -> Segment:
     conn.arm(conn.persist_at)
     size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
     tx.push_position = tx.queue.end  # a probe asks the peer to look
-    return poll_data(conn, size, now) if size else make_probe(conn, now)
+    if size:
+        return poll_data(conn, size, now)
+    probe = make_probe(conn, now)
+    if tx.urgent_end and 0 < urgent.ahead(tx, tx.snd_una) <= urgent.POINTER_MAX:
+        conn.stack.emit(probe)
+        return make_probe(conn, now, tx.snd_una)  # tells of what is urgent and may not be sent (Linux)
+    return probe
 
 
 def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
@@ -189,7 +205,7 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     if not rx.acks_due:
         return None
     rx.ack_sent()
-    return Segment(
+    seg = Segment(
         conn.flow,
         conn.tx.snd_nxt,
         rx.rcv_nxt,
@@ -203,13 +219,21 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
         rx.sack_blocks if rx.sack_blocks and conn.may_sack else (),
         tos=conn.options.tos,
     )
+    if conn.tx.urgent_end:
+        urgent.point(conn.tx, seg)
+    return seg
 
 
-def make_probe(conn: Connection, now: int) -> Segment:
-    """An empty segment with an old sequence number: the peer must answer it (RFC 1122 4.2.3.6)."""
+def make_probe(conn: Connection, now: int, seq: int | None = None) -> Segment:
+    """An empty segment with an old sequence number, unless one is given: the peer must answer it (RFC 1122 4.2.3.6)."""
     rx = conn.rx
     ts_val = conn.ts_val(now) if conn.ts_ok else None
-    return Segment(conn.flow, (conn.tx.snd_una - 1) & MASK, rx.rcv_nxt, ACK, rx.advertise(), (), 0, ts_val, rx.ts_recent)
+    if seq is None:
+        seq = (conn.tx.snd_una - 1) & MASK
+    seg = Segment(conn.flow, seq, rx.rcv_nxt, ACK, rx.advertise(), (), 0, ts_val, rx.ts_recent)
+    if conn.tx.urgent_end:
+        urgent.point(conn.tx, seg)
+    return seg
 
 
 def make_reset(conn: Connection, now: int) -> Segment:

@@ -66,6 +66,7 @@ class Sender:
         "snd_wl1",
         "snd_wl2",
         "snd_wnd",
+        "urgent_end",
         "wscale",
     )
 
@@ -90,6 +91,7 @@ class Sender:
         self.reno_sacked = 0  # octets that duplicate ACKs say have left the network (no SACK)
         self.more = False  # the last write said that there is more to come (MSG_MORE); over with the next ACK
         self.push_position = 0  # position in the queue behind the last write that did not
+        self.urgent_end = 0  # position in the queue behind the last urgent octet; 0: none on the way (urgent.py)
         self.fin_queued = False  # the application shut down writing
         self.fin_sent = False
         self.snd_sml = iss  # end of the last segment that was less than full (Minshall's Nagle)

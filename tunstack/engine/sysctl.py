@@ -43,6 +43,7 @@ class Sysctl:
     tcp_rmem: tuple[int, int, int] = (4096, 131072, 6291456)  # octets: min, default, max
     tcp_sack: bool = True
     tcp_slow_start_after_idle: bool = True
+    tcp_stdurg: bool = False  # the urgent pointer points at the last urgent octet, not behind it (RFC 6093)
     tcp_syn_retries: int = 6
     tcp_synack_retries: int = 5
     tcp_timestamps: bool = True
