@@ -7,7 +7,9 @@ import random
 import pytest
 
 from tunstack.engine.connection import Connection
+from tunstack.engine.scoreboard import LOST, RESENT, SACKED
 from tunstack.engine.state import State
+from tunstack.engine.timers import NEVER
 from tunstack.seq import seq_gt, seq_le, seq_sub
 from tunstack.sim.script.packet import FIN, RST, SYN, decode
 from tunstack.sim.world import Host, World
@@ -185,21 +187,8 @@ def check_connection(conn: Connection) -> None:
     tx, rx = conn.tx, conn.rx
     assert conn.state is not State.CLOSED
     assert seq_le(tx.snd_una, tx.snd_nxt)
-    assert tx.lost_out >= 0
-    assert tx.reno_sacked >= 0
-    assert tx.pipe >= 0
     assert tx.unsent >= 0
-    at = tx.snd_una
-    lost = 0
-    if conn.state not in (State.SYN_SENT, State.SYN_RECEIVED):
-        for flight in tx.flights:
-            assert flight.seq == at
-            assert seq_gt(flight.end, flight.seq)
-            lost += seq_sub(flight.end, flight.seq) if flight.lost else 0
-            at = flight.end
-        assert at == tx.snd_nxt
-        assert lost == tx.lost_out
-        assert tx.cc.cwnd >= tx.mss
+    check_scoreboard(conn)
     if rx is not None:
         assert seq_le(rx.rcv_nxt, rx.rcv_adv)
         assert seq_le(rx.rcv_wup, rx.rcv_nxt)
@@ -209,3 +198,38 @@ def check_connection(conn: Connection) -> None:
             assert seq_gt(piece.seq, last) or (piece.seq == last and piece is not rx.pieces[0])
             assert seq_le(piece.end, rx.rcv_adv)
             last = piece.end
+
+
+def check_scoreboard(conn: Connection) -> None:
+    """Assert what always holds of what is in flight."""
+    if conn.state in (State.SYN_SENT, State.SYN_RECEIVED):
+        return
+    tx, board = conn.tx, conn.tx.board
+    at = tx.snd_una
+    lost = resent = sacked = segments = 0
+    for flight in board.flights:
+        assert flight.seq == at
+        assert seq_gt(flight.end, flight.seq)
+        size = seq_sub(flight.end, flight.seq)
+        at = flight.end
+        if flight.marks & SACKED:
+            assert not flight.marks & (LOST | RESENT)
+            sacked += size
+            segments += flight.segments
+        elif flight.marks & RESENT:
+            resent += size
+        elif flight.marks & LOST:
+            lost += size
+    assert at == tx.snd_nxt
+    assert (lost, resent) == (board.lost_out, board.retrans_out)
+    if conn.recovery.is_sack:
+        assert (sacked, segments) == (board.sacked_out, board.sacked_segments)
+    assert board.sacked_out >= 0
+    assert tx.pipe >= 0
+    assert tx.cc.cwnd >= tx.mss
+    if tx.outstanding and conn.state not in (State.CLOSED, State.TIME_WAIT):
+        assert conn.rto_at < NEVER, "nothing would ever send it again"
+    if not tx.outstanding:
+        assert not board.flights
+        assert not board.sacked_out
+    assert not conn.recovery.is_quiet or not (lost or resent or sacked)

@@ -18,6 +18,7 @@ from tunstack.engine.info import ConnectionInfo
 from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.recovery import Recovery
+from tunstack.engine.retransmission import may_probe
 from tunstack.engine.rtt import RttEstimator
 from tunstack.engine.sender import Sender
 from tunstack.engine.sink import Sink
@@ -44,6 +45,7 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "agreed",
+        "can_probe",
         "cost_data",
         "eof_due",
         "error_due",
@@ -102,7 +104,8 @@ class Connection:
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
         self.rtt = RttEstimator()
-        self.recovery = Recovery(self.tx, stack.counters)
+        self.recovery = Recovery(self.tx, self.rtt, stack.sysctl, stack.counters)
+        self.can_probe = False  # tail loss probes are used
         self.agreed: Agreed | None = None  # what the SYNs agreed on
         self.ts_ok = False  # timestamps are in use
         self.ts_offset = stack.isn.ts_offset(flow) if stack.sysctl.tcp_timestamps else 0
@@ -229,6 +232,8 @@ class Connection:
         size, largest = buffer_limits(self.options, self.stack.sysctl)
         self.rx = Receiver(irs, window, size, largest, agreed.rcv_wscale, local_mss(self.mtu, self.options) - agreed.option_octets)
         self.ts_ok = agreed.ts_ok
+        self.recovery.is_sack = agreed.sack_ok
+        self.can_probe = may_probe(self)
         self.rx.ts_recent = agreed.ts_recent
         self.rx.ts_recent_at = now
         self.tx.wscale = agreed.snd_wscale

@@ -65,7 +65,7 @@ class ConnectionInfo:
             unacked=tx.outstanding,
             unsent=tx.unsent,
             readable=conn.readable,
-            lost=tx.lost_out,
+            lost=tx.board.lost_out,
             retransmits=conn.retransmits,
             backoff=rtt.backoff,
             probes=conn.probes_out,

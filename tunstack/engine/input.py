@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import transitions, urgent
+from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
+from tunstack.engine.guard import challenge
 from tunstack.engine.handshake import Agreed
-from tunstack.engine.recovery import OPEN
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SECOND, SYN_RECEIVED, SYN_SENT
-from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
 from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, URG, Segment
 
@@ -42,10 +42,8 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or not (length or newly_acked)
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
         or (length and (rx.pieces or conn.is_orphan or rx.urgent is not None or (rx.queued and rx.is_full)))
-        or conn.recovery.phase != OPEN
-        or conn.recovery.dupacks
-        or tx.lost_out
         or seg.sack
+        or not conn.recovery.is_quiet
     ):
         return False
     ts_val = seg.ts_val
@@ -84,6 +82,7 @@ def arrives(conn: Connection, seg: Segment, now: int) -> None:
         and check_sequence(conn, seg, now)
         and check_reset(conn, seg, now)
         and check_syn(conn, seg, now)
+        and seg.flags & ACK
         and take_ack(conn, seg, now)
     ):
         if seg.flags & URG or conn.rx.urgent is not None:
@@ -120,20 +119,6 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         conn.syn_due = True
         tx.update_window(seg.window, seg.seq, tx.iss)
         conn.mark_dirty()
-
-
-def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
-    """The first RTT sample: the handshake's, unless the SYN was sent twice and there are no timestamps."""
-    if conn.syn_sent_at:
-        conn.rtt.sample(now - conn.syn_sent_at)
-    elif conn.ts_ok and seg.ts_ecr:
-        conn.rtt.sample(ts_rtt(conn, seg, now))
-
-
-def ts_rtt(conn: Connection, seg: Segment, now: int) -> int:
-    """Return the round-trip time that the echoed timestamp tells, us, 0 if it is none of ours (RFC 7323 4.1)."""
-    ticks = (conn.ts_val(now) - seg.ts_ecr) & MASK
-    return max(ticks * 1000, 1000) if ticks < 0x200000 else 0
 
 
 # First step: the sequence number, and before it PAWS
@@ -213,117 +198,6 @@ def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
     conn.stack.counters.TCPSYNChallenge += 1
     challenge(conn, now)
     return False
-
-
-def challenge(conn: Connection, now: int) -> None:
-    """Send a challenge ACK, within the connection's and the stack's limits (RFC 5961 7)."""
-    limit = conn.stack.sysctl.tcp_invalid_ratelimit * 1000
-    if conn.last_oow_ack_at and now - conn.last_oow_ack_at < limit:
-        conn.stack.counters.TCPACKSkippedChallenge += 1
-        return
-    if conn.stack.may_challenge(now):
-        conn.last_oow_ack_at = now
-        conn.stack.counters.TCPChallengeACK += 1
-        conn.rx.acks_due += 1
-        conn.mark_dirty()
-
-
-# Fifth step: the ACK
-
-
-def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
-    """Check and use the acknowledgement; without one the segment is dropped."""
-    if not seg.flags & ACK:
-        return False
-    tx = conn.tx
-    if conn.state is SYN_RECEIVED and not complete_handshake(conn, seg, now):
-        return False
-    if seq_gt(seg.ack, tx.snd_nxt):  # acknowledges what was never sent (RFC 5961 5.2)
-        challenge(conn, now)
-        return False
-    if seq_lt(seg.ack, tx.snd_una):
-        if seq_lt(seg.ack, (tx.snd_una - tx.max_window) & MASK):
-            challenge(conn, now)
-            return False
-        update_ts_recent(conn, seg, now)
-        return True  # an old ACK; its data may still be new
-    update_ts_recent(conn, seg, now)
-    conn.last_received_at = now
-    conn.keepalive_probes = 0
-    conn.probes_out = 0
-    window_before = tx.snd_wnd
-    shift = 0 if seg.flags & SYN else tx.wscale
-    # Deviates: an ACK of new data always brings its window, as in Linux. By RFC 9293 alone a retransmission of the peer's, older by its
-    # sequence number, would move the left edge and leave the window as it was: the right edge would go beyond what was ever offered.
-    if seq_gt(seg.ack, tx.snd_una) or seq_lt(tx.snd_wl1, seg.seq) or (tx.snd_wl1 == seg.seq and seq_le(tx.snd_wl2, seg.ack)):
-        tx.update_window(seg.window << shift, seg.seq, seg.ack)
-        if tx.snd_wnd != window_before:
-            window_changed(conn)
-    if seg.ack != tx.snd_una:
-        acknowledged(conn, seg, now)
-    elif tx.outstanding and not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before:
-        conn.recovery.on_duplicate_ack(now)
-        conn.mark_dirty()
-    return not conn.is_over
-
-
-def update_ts_recent(conn: Connection, seg: Segment, now: int) -> None:
-    """RFC 7323 4.3, for segments whose acknowledgement was believed: a blind guess must not move TS.Recent ahead, which PAWS goes by."""
-    rx = conn.rx
-    if conn.ts_ok and seg.ts_val is not None and seq_le(seg.seq, rx.rcv_wup):
-        rx.ts_recent = seg.ts_val
-        rx.ts_recent_at = now
-
-
-def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
-    """SYN_RECEIVED: the acknowledgement of our SYN makes the connection (RFC 9293 3.10.7.4)."""
-    tx = conn.tx
-    if seg.ack != tx.snd_nxt:  # nothing but the SYN was sent
-        conn.stack.reply_reset(seg)
-        return False
-    sample_syn(conn, seg, now)
-    tx.syn_acked()
-    tx.update_window(seg.window << (0 if seg.flags & SYN else tx.wscale), seg.seq, seg.ack)
-    transitions.established(conn, now)
-    return True
-
-
-def window_changed(conn: Connection) -> None:
-    """The peer's window is another: what waited may go. The persist timer goes on as it was while a segment does not fit."""
-    tx = conn.tx
-    if tx.unsent:
-        if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
-            conn.persist_at = NEVER
-            tx.probe_due = False
-        tx.more = False
-        conn.mark_dirty()
-
-
-def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
-    """seg.ack acknowledges new data or our FIN (snd_una < seg.ack <= snd_nxt)."""
-    tx = conn.tx
-    flight = (tx.snd_nxt - tx.snd_una) & MASK
-    acked, rtt, fin = tx.acknowledge(seg.ack, now)
-    if not rtt and conn.ts_ok and seg.ts_ecr:
-        rtt = ts_rtt(conn, seg, now)  # Karn's ambiguity is none with timestamps
-    if rtt:
-        conn.rtt.sample(rtt)
-    conn.recovery.on_ack(acked, flight, rtt, now)
-    tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
-    tx.more = False
-    conn.retransmits = 0
-    conn.retrans_at = 0
-    conn.soft_error = None
-    if tx.snd_una == tx.snd_nxt:
-        conn.rto_at = NEVER
-    else:
-        conn.rto_at = at = now + conn.rtt.backed_off  # RFC 6298 5.3
-        if at < conn.heap_at:
-            conn.arm(at)
-    if not conn.is_dirty:
-        conn.mark_dirty()
-    if fin:
-        transitions.fin_acked(conn, now)
 
 
 # Seventh and eighth step: data and FIN

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import urgent
 from tunstack.engine.handshake import local_mss, make_syn
-from tunstack.engine.recovery import LOSS
+from tunstack.engine.recovery import LOSS, PROBE, REORDER
+from tunstack.engine.retransmission import restart_timer, set_timer
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
+from tunstack.engine.scoreboard import SACKED
 from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK
@@ -34,8 +36,9 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
     is_urgent = tx.urgent_end and urgent.is_sending(tx)
     if is_urgent:
         max_payload = tx.mss_now  # each packet has a pointer of its own
-    if tx.lost_out:
-        segment = poll_retransmit(conn, now, max_payload)
+    recovery = conn.recovery
+    if tx.board.lost_out or recovery.probe_due:
+        segment = poll_repair(conn, now, max_payload)
         if segment is not None:
             return segment
     if tx.fin_sent:
@@ -103,36 +106,101 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     )
 
 
+def poll_repair(conn: Connection, now: int, max_payload: int) -> Segment | None:
+    """A tail loss probe, or what is lost; but new data first where F-RTO wants to see what becomes of it."""
+    tx = conn.tx
+    recovery = conn.recovery
+    if recovery.probe_due:
+        recovery.probe_due = False
+        if tx.outstanding:
+            return poll_loss_probe(conn, now)
+    if recovery.new_first:
+        size = tx.sendable(max_payload, True, False)
+        if size:
+            return poll_data(conn, size, now)
+        if tx.snd_nxt != recovery.recover:
+            return None
+        recovery.new_first = recovery.expects_original = False
+    return poll_retransmit(conn, now, max_payload)
+
+
 def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | None:
     """The first lost segments, as many as the congestion window takes (RFC 5681 3.2, RFC 6298 5.4)."""
     tx = conn.tx
+    board = tx.board
+    index = board.next_lost()
+    if index is None:
+        return None
+    flight = board.flights[index]
+    mss = tx.mss_now
+    length = ((flight.end - flight.seq) & MASK) - flight.fin
     room = tx.cc.cwnd - tx.pipe
-    if room < tx.mss_now and not conn.recovery.force:
-        return None
-    flight = tx.next_lost(min(room, max_payload))
-    if flight is None:
-        return None
+    if room < min(length, mss) or room <= 0:
+        if not conn.recovery.force:
+            return None
+        room = mss
+    if index and (flight.seq - tx.snd_una) & MASK >= tx.snd_wnd:
+        return None  # the peer took its window back; what it acknowledges comes first
+    size = min(room, max_payload, tx.burst)
+    board.split(index, max(size // mss, 1) * mss)
     conn.recovery.force = False
-    tx.resent(flight, now)
+    board.resend(flight, now)
     length = ((flight.end - flight.seq) & MASK) - flight.fin
     counters = conn.stack.counters
-    counters.TcpRetransSegs += -(-length // tx.mss_now) or 1
+    counters.TcpRetransSegs += -(-length // mss) or 1
     if conn.recovery.phase == LOSS:
         counters.TCPSlowStartRetrans += 1
-    if conn.rto_at == NEVER or conn.retransmits:
-        conn.rto_at = now + conn.rtt.backed_off
-        conn.arm(conn.rto_at)
+    else:
+        counters.TCPFastRetrans += 1
+    conn.recovery.on_resent(length + flight.fin, now)
+    if conn.rto_at == NEVER or (not index and conn.recovery.timer != REORDER):
+        restart_timer(conn, now)
     return make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, now)
+
+
+def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
+    """The tail loss probe: new data if there is any and the peer takes it, else the last segment again (RFC 8985 7.3)."""
+    tx = conn.tx
+    recovery = conn.recovery
+    if recovery.probe_end is not None:
+        set_timer(conn, False, now)
+        return None
+    size = min(tx.unsent, tx.mss_now)
+    if size and size <= tx.snd_wnd - tx.outstanding:
+        segment = poll_data(conn, size, now)
+        recovery.on_probe_sent(False)
+    else:
+        board = tx.board
+        index = len(board.flights) - 1
+        while index and board.flights[index].marks & SACKED:
+            index -= 1
+        flight = board.flights[index]
+        length = ((flight.end - flight.seq) & MASK) - flight.fin
+        if length > tx.mss_now:
+            board.split(index, (length - 1) // tx.mss_now * tx.mss_now)
+            flight = board.flights[index + 1]
+        board.resend(flight, now)
+        length = ((flight.end - flight.seq) & MASK) - flight.fin
+        conn.stack.counters.TcpRetransSegs += 1
+        recovery.on_resent(length + flight.fin, now)
+        recovery.on_probe_sent(True)
+        segment = make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, now)
+    restart_timer(conn, now)
+    return segment
 
 
 def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
     """`size` octets of new data, with the FIN if it comes right behind them."""
     tx = conn.tx
     last = size == tx.unsent
+    recovery = conn.recovery
+    flights = tx.board.flights
+    is_timed = now == tx.last_sent_at and len(flights) > 1  # the timer was set when this burst began
     flight = tx.sent(size, last and tx.fin_queued, now)
-    if conn.rto_at == NEVER:
-        conn.rto_at = now + conn.rtt.backed_off
-        conn.arm(conn.rto_at)
+    if conn.rto_at == NEVER or (recovery.timer == PROBE and not is_timed):
+        set_timer(conn, False, now)
+    if recovery.phase:
+        recovery.on_sent(size)
     conn.persist_at = NEVER
     rx = conn.rx
     if now - rx.last_data_at < rx.ato and size:  # an answer to data that just came (Linux's tcp_event_data_sent)

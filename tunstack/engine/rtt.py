@@ -24,21 +24,26 @@ class RttEstimator:
         self.min_rtt = 0  # least sample, us
         self.latest = 0  # newest sample, us
 
-    def sample(self, rtt: int) -> None:  # hot
-        """Take one measurement (RFC 6298 2.2, 2.3). The caller obeys Karn's rule."""
+    def sample(self, rtt: int, newest: int) -> None:  # hot
+        """Take one measurement (RFC 6298 2.2, 2.3), of the oldest and of the newest data acknowledged. The caller obeys Karn's rule.
+
+        The oldest counts for the RTO, since it waited for its ACK like that; the newest tells what the path takes.
+        """
         if rtt < 1:
             rtt = 1
-        self.latest = rtt
+        if newest < 1:
+            newest = 1
+        self.latest = newest
         if self.srtt:
             error = rtt - self.srtt
             self.srtt += error >> 3
             self.rttvar += ((error if error >= 0 else -error) - self.rttvar) >> 2
-            if rtt < self.min_rtt:
-                self.min_rtt = rtt
+            if newest < self.min_rtt:
+                self.min_rtt = newest
         else:
             self.srtt = rtt
             self.rttvar = rtt >> 1
-            self.min_rtt = rtt
+            self.min_rtt = newest
         variance = self.rttvar << 2
         rto = self.srtt + (variance if variance > RTO_MIN else RTO_MIN)
         self.rto = rto if rto < RTO_MAX else RTO_MAX

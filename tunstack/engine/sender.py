@@ -1,17 +1,17 @@
-"""Send half of a connection: SND.* variables, send queue, flight records.
+"""Send half of a connection: SND.* variables, send queue, what may leave.
 
-RFC 9293 3.8.6 (window, silly window), RFC 1122 4.2.3.4 (Nagle), RFC 6298 5 (timer), RFC 6675 (pipe, as octets).
-Knows no clock and no I/O. It decides how much may leave; recovery.py decides what is lost. Times are int microseconds, lengths octets.
+RFC 9293 3.8.6 (window, silly window), RFC 1122 4.2.3.4 (Nagle), RFC 6675 (pipe, as octets). Knows no clock and no I/O.
+What was sent stands in scoreboard.py, what of it is lost recovery.py decides. Times are int microseconds, lengths octets.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from tunstack.congestion import CongestionControl
+from tunstack.engine.scoreboard import Flight, Scoreboard
 from tunstack.engine.sendqueue import SendQueue
-from tunstack.seq import HALF, MASK
+from tunstack.seq import MASK
 
 if TYPE_CHECKING:
     from tunstack.engine.sysctl import Sysctl
@@ -21,35 +21,20 @@ BURST_MAX = 65536  # octets of a super-segment
 MSS_MIN = 48  # TCP_MIN_SND_MSS in Linux: what a hostile MSS option is raised to
 
 
-class Flight:
-    """Octets sent in one go and not yet acknowledged: [seq, end) of sequence space."""
-
-    __slots__ = ("end", "fin", "lost", "retransmits", "sent_at", "seq")
-
-    def __init__(self, seq: int, end: int, sent_at: int, fin: bool) -> None:
-        self.seq = seq
-        self.end = end
-        self.sent_at = sent_at  # last transmission
-        self.fin = fin  # its last sequence number is our FIN
-        self.lost = False  # to be sent again; not counted in the pipe
-        self.retransmits = 0  # how often it was sent again
-
-
 class Sender:
-    """The SND.* variables of RFC 9293 3.3.1. Invariant: `snd_una <= snd_nxt`, flights cover [snd_una, snd_nxt) in order without gap."""
+    """The SND.* variables of RFC 9293 3.3.1. Invariant: `snd_una <= snd_nxt`."""
 
     __slots__ = (
         "_nxt_position",
         "_una_position",
+        "board",
         "burst",
         "cc",
         "cwnd_limited",
         "fin_queued",
         "fin_sent",
-        "flights",
         "iss",
         "last_sent_at",
-        "lost_out",
         "max_window",
         "more",
         "mss",
@@ -59,7 +44,6 @@ class Sender:
         "probe_due",
         "push_position",
         "queue",
-        "reno_sacked",
         "snd_nxt",
         "snd_sml",
         "snd_una",
@@ -86,9 +70,7 @@ class Sender:
         self.queue = SendQueue()
         self._una_position = 0  # position in the queue of snd_una
         self._nxt_position = 0  # position in the queue of snd_nxt
-        self.flights: deque[Flight] = deque()
-        self.lost_out = 0  # octets of the flights marked lost
-        self.reno_sacked = 0  # octets that duplicate ACKs say have left the network (no SACK)
+        self.board = Scoreboard()  # what of it the peer has, and what is lost
         self.more = False  # the last write said that there is more to come (MSG_MORE); over with the next ACK
         self.push_position = 0  # position in the queue behind the last write that did not
         self.urgent_end = 0  # position in the queue behind the last urgent octet; 0: none on the way (urgent.py)
@@ -111,7 +93,7 @@ class Sender:
     @property
     def pipe(self) -> int:
         """Octets thought to be in the network (RFC 6675 2)."""
-        return ((self.snd_nxt - self.snd_una) & MASK) - self.lost_out - self.reno_sacked
+        return ((self.snd_nxt - self.snd_una) & MASK) - self.board.lost_out - self.board.sacked_out
 
     @property
     def unsent(self) -> int:
@@ -164,38 +146,13 @@ class Sender:
             self.max_window = window
             self._bound_mss()
 
-    def acknowledge(self, ack: int, now: int) -> tuple[int, int, bool]:  # hot
-        """Advance snd_una to `ack` (snd_una < ack <= snd_nxt). Return (octets, RTT sample or 0, whether the FIN is covered).
-
-        The sample is of the newest octets acknowledged, and only where nothing acknowledged was sent twice (Karn).
-        """
+    def advance(self, ack: int, fin: bool) -> int:  # hot
+        """Move snd_una to `ack` (snd_una < ack <= snd_nxt), `fin`: over our FIN. Return the octets of sequence space acknowledged."""
         acked = (ack - self.snd_una) & MASK
         self.snd_una = ack
-        flights = self.flights
-        clean = True
-        sent_at = 0
-        fin_acked = False
-        while flights:
-            flight = flights[0]
-            if ((flight.seq - ack) & MASK) < HALF:  # seq_ge(flight.seq, ack)
-                break
-            if flight.retransmits:
-                clean = False
-            sent_at = flight.sent_at
-            if ((ack - flight.end) & MASK) >= HALF:  # seq_gt(flight.end, ack): covered in part
-                if flight.lost:
-                    self.lost_out -= (ack - flight.seq) & MASK
-                flight.seq = ack
-                break
-            if flight.lost:
-                self.lost_out -= (flight.end - flight.seq) & MASK
-            fin_acked = flight.fin
-            flights.popleft()
-        octets = acked - fin_acked
-        if octets:
-            self._una_position += octets
-            self.queue.release(self._una_position)
-        return acked, (now - sent_at or 1) if clean and sent_at else 0, fin_acked
+        self._una_position += acked - fin
+        self.queue.release(self._una_position)
+        return acked
 
     # What may leave.
 
@@ -234,7 +191,8 @@ class Sender:
         window = self.snd_wnd - outstanding
         if size > window:
             size = window
-        room = self.cc.cwnd - outstanding + self.lost_out + self.reno_sacked
+        board = self.board
+        room = self.cc.cwnd - outstanding + board.lost_out + board.sacked_out
         if size > room:
             size = room
             self.cwnd_limited = True
@@ -268,62 +226,5 @@ class Sender:
             self.fin_sent = True
         self.last_sent_at = now
         flight = Flight(seq, end, now, fin)
-        self.flights.append(flight)
+        self.board.flights.append(flight)
         return flight
-
-    # Losses.
-
-    def mark_lost(self, flight: Flight) -> None:
-        """Take a flight for lost: it leaves the pipe and waits to be sent again."""
-        if not flight.lost:
-            flight.lost = True
-            self.lost_out += (flight.end - flight.seq) & MASK
-
-    def mark_head_lost(self) -> None:
-        """Take the first segment in flight for lost (NewReno knows of no other)."""
-        if self.flights:
-            self._split(0, self.mss_now)
-            self.mark_lost(self.flights[0])
-
-    def mark_all_lost(self) -> None:
-        """Take everything in flight for lost (RFC 6298 5.4)."""
-        for flight in self.flights:
-            flight.lost = True
-        self.lost_out = self.outstanding
-        self.reno_sacked = 0
-
-    def next_lost(self, room: int) -> Flight | None:
-        """Return the first flight marked lost, cut to at most `room` octets of whole segments (at least one)."""
-        if not self.lost_out:
-            return None
-        for index, flight in enumerate(self.flights):
-            if flight.lost:
-                self._split(index, max(room // self.mss_now, 1) * self.mss_now)
-                return self.flights[index]
-        raise AssertionError("lost_out without a lost flight")
-
-    def resent(self, flight: Flight, now: int) -> None:
-        """Record that a lost flight leaves again."""
-        if flight.lost:
-            flight.lost = False
-            self.lost_out -= (flight.end - flight.seq) & MASK
-        flight.retransmits += 1
-        flight.sent_at = now
-
-    def add_reno_sacked(self, octets: int) -> None:
-        """A duplicate ACK says that a segment left the network; at least one segment stays in the pipe (RFC 6582)."""
-        limit = self.outstanding - self.lost_out - min(self.mss_now, self.outstanding - self.lost_out)
-        self.reno_sacked = min(self.reno_sacked + octets, limit)
-
-    def _split(self, index: int, length: int) -> None:
-        """Cut a flight so that it holds at most `length` octets of data; what follows becomes a flight of its own."""
-        flight = self.flights[index]
-        size = ((flight.end - flight.seq) & MASK) - flight.fin
-        if size <= length:
-            return
-        rest = Flight((flight.seq + length) & MASK, flight.end, flight.sent_at, flight.fin)
-        rest.lost = flight.lost
-        rest.retransmits = flight.retransmits
-        flight.end = rest.seq
-        flight.fin = False
-        self.flights.insert(index + 1, rest)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import output, transitions
+from tunstack.engine import output, retransmission, transitions
+from tunstack.engine.recovery import PROBE, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
 from tunstack.engine.timers import NEVER
@@ -27,7 +28,14 @@ def fire(conn: Connection, now: int) -> None:
         conn.mark_dirty()
     if conn.rto_at <= now:
         conn.rto_at = NEVER
-        retransmission_timeout(conn, now)
+        timer, conn.recovery.timer = conn.recovery.timer, TIMEOUT
+        if timer == PROBE:
+            conn.recovery.probe_due = True
+            conn.mark_dirty()
+        elif timer == REORDER:
+            reordering_timeout(conn, now)
+        else:
+            retransmission_timeout(conn, now)
     if conn.persist_at <= now:
         conn.persist_at = NEVER
         persist_timeout(conn, now)
@@ -60,7 +68,14 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
             transitions.give_up(conn, now)
             return
         conn.rtt.backoff += 1
-        conn.recovery.on_timeout(now)
+        conn.recovery.on_timeout(conn.retransmits > 1, now)
+    conn.mark_dirty()
+
+
+def reordering_timeout(conn: Connection, now: int) -> None:
+    """RACK has waited long enough for what may only be late (RFC 8985 6.2 step 5)."""
+    conn.recovery.on_reorder_timeout(now)
+    retransmission.set_timer(conn, False, now)
     conn.mark_dirty()
 
 

@@ -156,7 +156,7 @@ def finish(conn: Connection, error: OSError | None, now: int) -> None:
     conn.clear_timers()
     conn.cost_data = error is not None and not conn.tx.is_all_acked
     conn.tx.queue.clear()
-    conn.tx.flights.clear()
+    conn.tx.board.flights.clear()
     conn.end_application(error)
 
 

@@ -1,0 +1,218 @@
+"""The acknowledgement that a segment carries: RFC 9293 3.10.7.4, fifth step.
+
+With RFC 5961 5 (which ACKs are believed), RFC 7323 4 (round-trip time, TS.Recent), RFC 2018 and 2883 (which SACK blocks are). Takes it
+to the window, the scoreboard, the RTT estimator, recovery and the timer, in this order. Times are int microseconds, lengths octets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine import retransmission, transitions
+from tunstack.engine.guard import challenge
+from tunstack.engine.scoreboard import Heard
+from tunstack.engine.state import SYN_RECEIVED
+from tunstack.engine.timers import NEVER
+from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
+from tunstack.wire.segment import FIN, SYN, Segment
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+
+def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
+    """Check and use the acknowledgement of a segment that has one. Return False if the segment is to be dropped."""
+    tx = conn.tx
+    if conn.state is SYN_RECEIVED and not complete_handshake(conn, seg, now):
+        return False
+    if seq_gt(seg.ack, tx.snd_nxt):  # acknowledges what was never sent (RFC 5961 5.2)
+        challenge(conn, now)
+        return False
+    if seq_lt(seg.ack, tx.snd_una):
+        if seq_lt(seg.ack, (tx.snd_una - tx.max_window) & MASK):
+            challenge(conn, now)
+            return False
+        update_ts_recent(conn, seg, now)
+        if seg.sack and conn.may_sack and tx.outstanding:
+            heed(conn, seg, False, now)  # the ACKs changed places; what this one SACKs may still be news
+        return True  # an old ACK; its data may still be new
+    update_ts_recent(conn, seg, now)
+    conn.last_received_at = now
+    conn.keepalive_probes = 0
+    conn.probes_out = 0
+    window_before = tx.snd_wnd
+    shift = 0 if seg.flags & SYN else tx.wscale
+    # Deviates: an ACK of new data always brings its window, as in Linux. By RFC 9293 alone a retransmission of the peer's, older by its
+    # sequence number, would move the left edge and leave the window as it was: the right edge would go beyond what was ever offered.
+    if seq_gt(seg.ack, tx.snd_una) or seq_lt(tx.snd_wl1, seg.seq) or (tx.snd_wl1 == seg.seq and seq_le(tx.snd_wl2, seg.ack)):
+        tx.update_window(seg.window << shift, seg.seq, seg.ack)
+        if tx.snd_wnd != window_before:
+            window_changed(conn)
+    if tx.outstanding:
+        if conn.recovery.is_quiet and not seg.sack and seg.ack != tx.snd_una:
+            acknowledged(conn, seg, now)
+        else:
+            heed(conn, seg, not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before, now)
+    elif seg.sack and conn.may_sack:
+        heed(conn, seg, False, now)  # a late D-SACK
+    return not conn.is_over
+
+
+def update_ts_recent(conn: Connection, seg: Segment, now: int) -> None:
+    """RFC 7323 4.3, for segments whose acknowledgement was believed: a blind guess must not move TS.Recent ahead, which PAWS goes by."""
+    rx = conn.rx
+    if conn.ts_ok and seg.ts_val is not None and seq_le(seg.seq, rx.rcv_wup):
+        rx.ts_recent = seg.ts_val
+        rx.ts_recent_at = now
+
+
+def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
+    """SYN_RECEIVED: the acknowledgement of our SYN makes the connection (RFC 9293 3.10.7.4)."""
+    tx = conn.tx
+    if seg.ack != tx.snd_nxt:  # nothing but the SYN was sent
+        conn.stack.reply_reset(seg)
+        return False
+    sample_syn(conn, seg, now)
+    tx.syn_acked()
+    tx.update_window(seg.window << (0 if seg.flags & SYN else tx.wscale), seg.seq, seg.ack)
+    transitions.established(conn, now)
+    return True
+
+
+def window_changed(conn: Connection) -> None:
+    """The peer's window is another: what waited may go. The persist timer goes on as it was while a segment does not fit."""
+    tx = conn.tx
+    if tx.unsent:
+        if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
+            conn.persist_at = NEVER
+            tx.probe_due = False
+        tx.more = False
+        conn.mark_dirty()
+
+
+def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
+    """seg.ack acknowledges new data or our FIN (snd_una < seg.ack <= snd_nxt) while recovery is quiet: all of it was sent once."""
+    tx = conn.tx
+    ack = seg.ack
+    flight = (tx.snd_nxt - tx.snd_una) & MASK
+    oldest_at, youngest_at, fin = tx.board.acknowledge(ack)
+    acked = tx.advance(ack, fin)
+    rtt = now - youngest_at or 1
+    conn.rtt.sample(now - oldest_at or 1, rtt)
+    recovery = conn.recovery
+    rack = recovery.rack
+    rack.sent_at = youngest_at
+    rack.end = ack
+    rack.rtt = rtt
+    recovery.on_clean_ack(acked, flight, rtt, now)
+    progressed(conn, fin, now)
+
+
+def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> None:
+    """Take in an ACK while something is amiss, or one with SACK blocks. `may_be_duplicate`: it says nothing but its numbers."""
+    tx = conn.tx
+    recovery = conn.recovery
+    board = tx.board
+    flight = tx.outstanding
+    prior_una = tx.snd_una
+    heard = Heard(prior_una)
+    if seg.sack and conn.may_sack:
+        blocks = believed_blocks(conn, seg, heard)
+        if blocks:
+            board.sack(blocks, prior_una, recovery.recover, tx.mss_now, heard)
+    fin = False
+    if seq_gt(seg.ack, prior_una):
+        fin = board.acknowledge_marked(seg.ack, recovery.recover, heard)
+        heard.acked = tx.advance(seg.ack, fin)
+    rtt = sample(conn, seg, heard, now)
+    echoed = (seg.ts_ecr - conn.ts_offset) & MASK if conn.ts_ok and seg.ts_ecr else None
+    is_duplicate = may_be_duplicate and flight > 0 and seg.ack == prior_una
+    recovery.on_ack(heard, is_duplicate, flight, rtt, echoed, now)
+    if heard.acked:
+        progressed(conn, fin, now)
+    elif flight:
+        retransmission.set_timer(conn, False, now)
+        conn.mark_dirty()
+
+
+def progressed(conn: Connection, fin: bool, now: int) -> None:  # hot
+    """Something was acknowledged for the first time."""
+    tx = conn.tx
+    tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
+    tx.more = False
+    conn.retransmits = 0
+    conn.retrans_at = 0
+    conn.soft_error = None
+    retransmission.set_timer(conn, True, now)
+    if not conn.is_dirty:
+        conn.mark_dirty()
+    if fin:
+        transitions.fin_acked(conn, now)
+
+
+# Round-trip time
+
+
+def sample(conn: Connection, seg: Segment, heard: Heard, now: int) -> int:
+    """Sample the round-trip time (RFC 6298 3, RFC 7323 4): of data sent once, else by the echo. Return the newest, 0 if there is none."""
+    youngest = now - heard.youngest_at or 1 if heard.youngest_at else 0
+    if heard.oldest_acked_at and not heard.has_resent:
+        oldest = now - heard.oldest_acked_at or 1
+    elif heard.oldest_sacked_at:
+        oldest = now - heard.oldest_sacked_at or 1
+    elif heard.acked and conn.ts_ok and seg.ts_ecr:
+        oldest = youngest = ts_rtt(conn, seg, now)  # Karn's ambiguity is none with timestamps
+    else:
+        return 0
+    if oldest:
+        conn.rtt.sample(oldest, youngest or oldest)
+    return youngest
+
+
+def ts_rtt(conn: Connection, seg: Segment, now: int) -> int:
+    """Return the round-trip time that the echoed timestamp tells, us, 0 if it is none of ours (RFC 7323 4.1)."""
+    ticks = (conn.ts_val(now) - seg.ts_ecr) & MASK
+    return max(ticks * 1000, 1000) if ticks < 0x200000 else 0
+
+
+def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
+    """The first RTT sample: the handshake's, unless the SYN was sent twice and there are no timestamps."""
+    rtt = now - conn.syn_sent_at if conn.syn_sent_at else ts_rtt(conn, seg, now) if conn.ts_ok and seg.ts_ecr else 0
+    if rtt or conn.syn_sent_at:
+        conn.rtt.sample(rtt, rtt)
+
+
+# SACK blocks
+
+
+def believed_blocks(conn: Connection, seg: Segment, heard: Heard) -> list[tuple[int, int]]:
+    """Return the blocks that lie in what is outstanding, and take note of a D-SACK in front of them (RFC 2883 4)."""
+    tx = conn.tx
+    counters = conn.stack.counters
+    blocks = list(seg.sack)
+    left, right = blocks[0]
+    is_old = seq_lt(left, seg.ack)
+    if is_old or (len(blocks) > 1 and seq_ge(left, blocks[1][0]) and seq_le(right, blocks[1][1])):
+        size = (right - left) & MASK
+        if not 0 < size <= max(tx.max_window, tx.mss):
+            counters.TCPSACKDiscard += 1  # of what never can have been in one window
+        else:
+            heard.dsacked = size
+            if is_old:
+                counters.TCPDSACKRecv += 1
+            else:
+                counters.TCPDSACKOfoRecv += 1
+        del blocks[0]
+    una = tx.snd_una
+    outstanding = tx.outstanding
+    kept = []
+    for left, right in blocks:
+        begin, end = (left - una) & MASK, (right - una) & MASK
+        if begin >= HALF and 0 < end <= outstanding:
+            begin = 0  # begun before snd_una: an older ACK
+            left = una
+        if begin < end <= outstanding:
+            kept.append((left, right))
+        elif seq_gt(right, una):
+            counters.TCPSACKDiscard += 1
+    return kept

@@ -1,0 +1,36 @@
+"""Proportional rate reduction: how the congestion window falls to ssthresh at the pace of the ACKs.
+
+RFC 6937, with the slow-start bound only where ACKs show progress (RFC 9937). Lengths octets.
+"""
+
+from __future__ import annotations
+
+
+class RateReduction:
+    """The variables of one reduction. `begin`, then `window` for each ACK and `out` for what is sent."""
+
+    __slots__ = ("delivered", "out", "prior_cwnd")
+
+    def __init__(self) -> None:
+        self.prior_cwnd = 0  # RecoverFS: window when the reduction began
+        self.delivered = 0  # prr_delivered: octets delivered since
+        self.out = 0  # prr_out: octets sent since
+
+    def begin(self, cwnd: int) -> None:
+        """A reduction begins."""
+        self.prior_cwnd = cwnd
+        self.delivered = 0
+        self.out = 0
+
+    def window(self, pipe: int, ssthresh: int, delivered: int, mss: int, makes_progress: bool) -> int:
+        """Return cwnd after an ACK that delivered octets; `makes_progress`: SND.UNA moved and nothing more was lost."""
+        self.delivered += delivered
+        if pipe > ssthresh:
+            # Whole segments, rounded up, of the reduction's share.
+            quota = -(-ssthresh * self.delivered // (self.prior_cwnd * mss)) * mss - self.out
+        else:
+            quota = max(self.delivered - self.out, delivered)
+            if makes_progress:
+                quota += mss
+            quota = min(quota, ssthresh - pipe)
+        return pipe + max(quota, 0 if self.out else mss)

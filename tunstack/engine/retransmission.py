@@ -1,0 +1,87 @@
+"""The retransmission timer: when it is set and to what.
+
+RFC 6298 5, RFC 8985 6.2 step 5 and 7.2. One deadline serves three ends, as in Linux: the RTO, the tail loss probe, and RACK's
+reordering window; `recovery.timer` says which. Times are int microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine.recovery import CWR, PROBE, RECOVERY, REORDER, TIMEOUT
+from tunstack.engine.rtt import RTO_INITIAL, RTO_MIN
+from tunstack.engine.timers import NEVER
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+RENEGING_MIN = 10_000  # how long at least a peer that took its SACKs back is waited for
+
+
+def set_timer(conn: Connection, progress: bool, now: int) -> None:  # hot
+    """Set the timer after an ACK, or after new data left. `progress`: something new was acknowledged (RFC 6298 5.3)."""
+    tx = conn.tx
+    recovery = conn.recovery
+    if tx.snd_una == tx.snd_nxt:
+        conn.rto_at = NEVER  # RFC 6298 5.2
+        recovery.timer = TIMEOUT
+        return
+    rtt = conn.rtt
+    if recovery.is_quiet or recovery.phase == CWR:
+        if conn.can_probe and recovery.probe_end is None and (progress or recovery.timer == PROBE or conn.rto_at == NEVER):
+            at = now + probe_timeout(conn)
+            latest = (now if progress else tx.board.flights[0].sent_at) + rtt.backed_off
+            recovery.timer = PROBE
+            conn.rto_at = at = at if at < latest else latest if latest > now else now + 1
+        elif progress or conn.rto_at == NEVER:
+            recovery.timer = TIMEOUT
+            conn.rto_at = at = now + rtt.backed_off
+        else:
+            return
+    else:
+        at = unquiet_deadline(conn, progress, now)
+    if at < conn.heap_at:
+        conn.arm(at)
+
+
+def unquiet_deadline(conn: Connection, progress: bool, now: int) -> int:
+    """Set the timer while losses are suspected or repaired."""
+    recovery = conn.recovery
+    rtt = conn.rtt
+    board = conn.tx.board
+    if board.is_reneged:
+        recovery.timer = TIMEOUT
+        conn.rto_at = now + max(rtt.srtt >> 1, RENEGING_MIN)
+    elif recovery.look_at:
+        recovery.timer = REORDER
+        conn.rto_at = max(recovery.look_at, now + 1)
+    elif progress or conn.rto_at == NEVER:
+        recovery.timer = TIMEOUT
+        conn.rto_at = now + rtt.backed_off
+    elif recovery.timer == REORDER or (recovery.timer == PROBE and recovery.phase >= RECOVERY):
+        recovery.timer = TIMEOUT
+        conn.rto_at = max(board.flights[0].sent_at + rtt.backed_off, now + 1)
+    return conn.rto_at
+
+
+def probe_timeout(conn: Connection) -> int:  # hot
+    """Return the PTO (RFC 8985 7.2): two round trips, and for a lone segment the time that its ACK may be delayed."""
+    tx = conn.tx
+    srtt = conn.rtt.srtt
+    if not srtt:
+        return RTO_INITIAL
+    if len(tx.board.flights) == 1 and tx.outstanding <= tx.mss_now:
+        return 2 * srtt + RTO_MIN
+    return 2 * srtt
+
+
+def restart_timer(conn: Connection, now: int) -> None:
+    """A retransmission or a probe left: the RTO counts from now (RFC 6298 5.1, RFC 8985 7.3)."""
+    conn.recovery.timer = TIMEOUT
+    conn.rto_at = now + conn.rtt.backed_off
+    conn.arm(conn.rto_at)
+
+
+def may_probe(conn: Connection) -> bool:
+    """Whether tail loss probes are for this connection: its peer must send SACK (RFC 8985 7)."""
+    return conn.may_sack and conn.stack.sysctl.tcp_early_retrans in (3, 4)
