@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import retransmission, transitions
+from tunstack.engine import mtuprobe, retransmission, transitions
 from tunstack.engine.guard import challenge
 from tunstack.engine.scoreboard import Heard
 from tunstack.engine.state import SYN_RECEIVED
@@ -140,6 +140,8 @@ def progressed(conn: Connection, fin: bool, now: int) -> None:  # hot
     tx = conn.tx
     tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
     tx.more = False
+    if conn.mtu_probe is not None:
+        mtuprobe.on_progress(conn)
     conn.retransmits = 0
     conn.retrans_at = 0
     conn.soft_error = None

@@ -30,6 +30,7 @@ from tunstack.wire.segment import Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
+    from tunstack.engine.mtuprobe import MtuProbe
     from tunstack.engine.stack import Stack
 
 
@@ -66,6 +67,7 @@ class Connection:
         "linger_at",
         "listener",
         "mtu",
+        "mtu_probe",
         "on_urgent",
         "options",
         "paused",
@@ -101,6 +103,7 @@ class Connection:
         self.options = options
         self.sink = sink
         self.mtu = stack.path_mtu.get(flow)  # of the path
+        self.mtu_probe: MtuProbe | None = None  # probing for a larger one than is known to pass (mtuprobe.py)
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
         self.rtt = RttEstimator()
@@ -238,7 +241,7 @@ class Connection:
         self.rx.ts_recent_at = now
         self.tx.wscale = agreed.snd_wscale
         self.tx.peer_mss = agreed.mss
-        self.tx.set_mss(agreed.option_octets, self.options.maxseg)
+        self.tx.set_mss(agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
 
     def start_congestion_control(self) -> None:
         """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
@@ -261,23 +264,38 @@ class Connection:
     def on_icmp(self, error: PathError, now: int) -> None:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
         if error.mtu:
-            self._shrink_path(self.stack.path_mtu.lower(self.flow, error.mtu, now))
+            self._on_smaller_path(error.mtu, now)
         elif self.state in (SYN_SENT, SYN_RECEIVED):
             transitions.finish(self, errno_error(error.errno), now)
         else:
             self.soft_error = errno_error(error.errno)
         deliver(self)
 
-    def _shrink_path(self, mtu: int) -> None:
-        """The path takes no more than `mtu` octets: smaller segments from now on, and again what did not pass (RFC 1191)."""
-        if mtu >= self.mtu or self.state not in SYNCHRONIZED:
-            return
+    def _on_smaller_path(self, mtu: int, now: int) -> None:
+        """A router says what the path takes: smaller segments from now on, and again what did not pass (RFC 1191 6.5)."""
+        before = self.mtu
+        mss = self.tx.mss
+        self.stack.path_mtu.lower(self.flow, mtu, now)  # comes to set_mtu
+        if self.mtu < before and self.state in SYNCHRONIZED:
+            self.recovery.on_path_mss(self.tx.mss < mss)
+            self.mark_dirty()
+
+    def set_mtu(self, mtu: int) -> None:
+        """The path takes packets of `mtu` octets."""
         self.mtu = mtu
+        if self.mtu_probe is not None:
+            self.mtu_probe.high = min(self.mtu_probe.high, mtu)
+        self.sync_mss()
+
+    def sync_mss(self) -> None:
+        """Compute the MSS anew: the path, or what is known to pass of it, changed."""
+        mtu = self.mtu if self.mtu_probe is None else min(self.mtu, self.mtu_probe.low)
         self.tx.path_mss = local_mss(mtu, self.options)
-        self.tx.set_mss(self.agreed.option_octets if self.agreed else 0, self.options.maxseg)
-        self.tx.cc.on_mss(self.tx.mss)
-        self.recovery.on_path_mss()
-        self.mark_dirty()
+        if self.agreed is not None:
+            self.tx.set_mss(self.agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
+        if self.state in SYNCHRONIZED and self.tx.mss != self.tx.cc.mss:
+            self.tx.cc.on_mss(self.tx.mss)
+            self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     def next_deadline(self) -> int:
         """Return the earliest of the timers, or NEVER."""

@@ -111,6 +111,8 @@ class Counters:
     TCPFromZeroWindowAdv: int = 0
     TCPToZeroWindowAdv: int = 0
     TCPReqQFullDrop: int = 0
+    TCPMTUPFail: int = 0
+    TCPMTUPSuccess: int = 0
     TCPOrigDataSent: int = 0
 
     def as_dict(self) -> dict[str, int]:

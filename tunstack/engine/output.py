@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import urgent
+from tunstack.engine import mtuprobe, urgent
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS, PROBE, REORDER
 from tunstack.engine.retransmission import restart_timer, set_timer
@@ -43,6 +43,12 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
             return segment
     if tx.fin_sent:
         return poll_ack(conn, now)
+    if conn.mtu_probe is not None and not is_urgent:
+        payload = mtuprobe.may_leave(conn, now)
+        if payload is None:
+            return poll_ack(conn, now)
+        if payload:
+            return mtuprobe.send(conn, payload, now)
     if is_urgent:
         size = tx.sendable(max_payload, True, False)
     else:

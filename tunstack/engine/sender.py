@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 MSS_DEFAULT = 536  # RFC 9293 3.7.1: the peer announced none
 BURST_MAX = 65536  # octets of a super-segment
-MSS_MIN = 48  # TCP_MIN_SND_MSS in Linux: what a hostile MSS option is raised to
 
 
 class Sender:
@@ -119,12 +118,15 @@ class Sender:
         """Our SYN is acknowledged: data begins."""
         self.snd_una = self.snd_sml = (self.iss + 1) & MASK
 
-    def set_mss(self, option_octets: int, maxseg: int | None = None) -> None:
-        """Compute Eff.snd.MSS from the peer's MSS, the path and the octets of options in every segment (RFC 6691)."""
+    def set_mss(self, option_octets: int, maxseg: int | None = None, least: int = 48) -> None:
+        """Compute Eff.snd.MSS from the peer's MSS, the path and the octets of options in every segment (RFC 6691).
+
+        It is `least` at the least, options counted (tcp_min_snd_mss).
+        """
         mss = min(self.peer_mss, self.path_mss)
         if maxseg is not None:
             mss = min(mss, maxseg)
-        self.mss = max(mss, MSS_MIN) - option_octets
+        self.mss = max(mss, least) - option_octets
         self._bound_mss()
 
     def _bound_mss(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import output, retransmission, transitions
+from tunstack.engine import mtuprobe, output, retransmission, transitions
 from tunstack.engine.recovery import PROBE, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
@@ -67,6 +67,8 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
         elif is_timed_out(conn, now):
             transitions.give_up(conn, now)
             return
+        elif now - conn.retrans_at >= retries_timeout(sysctl.tcp_retries1):
+            mtuprobe.on_black_hole(conn, now)
         conn.rtt.backoff += 1
         conn.recovery.on_timeout(conn.retransmits > 1, now)
     conn.mark_dirty()
