@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tunstack.aio import Endpoint, Server, memory_pair, open_tun, run
     from tunstack.device.errors import DeviceError
+    from tunstack.engine import CongestionControl
     from tunstack.engine.options import SocketOptions
     from tunstack.engine.sysctl import Sysctl
 
-__all__ = ["DeviceError", "Endpoint", "Server", "SocketOptions", "Sysctl", "memory_pair", "open_tun", "run"]
+__all__ = ["CongestionControl", "DeviceError", "Endpoint", "Server", "SocketOptions", "Sysctl", "memory_pair", "open_tun", "run"]
 
 _HOMES = {
+    "CongestionControl": "tunstack.engine",
     "DeviceError": "tunstack.device.errors",
     "Endpoint": "tunstack.aio.endpoint",
     "Server": "tunstack.aio.server",

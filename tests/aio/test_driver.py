@@ -169,7 +169,9 @@ async def test_item_that_blocks_is_kept_and_order_with_it(wrapped):
         device.blocking = 5
     await echo(wrapped)
     assert not any(device.blocking for device in wrapped.devices)
-    assert wrapped.client.stack.counters.TcpRetransSegs == 0
+    for endpoint in (wrapped.client, wrapped.server):
+        assert endpoint.stack.counters.TCPOFOQueue == 0
+        assert endpoint.stack.counters.TCPTimeouts == 0
 
 
 @pytest.mark.parametrize("side", ["read_error", "write_error"])

@@ -129,6 +129,50 @@ async def test_congestion_control_is_a_name(world):
     server.close()
 
 
+async def test_unknown_congestion_control_is_enoent(world):
+    """M-38: and what runs goes on."""
+    near, _, server = await connected(world)
+    sock = near.transport.get_extra_info("socket")
+    sock.setsockopt(TCP, TCP_CONGESTION, b"reno")
+    for name in (b"none such", b"Reno", b"\0"):
+        with pytest.raises(OSError) as caught:
+            sock.setsockopt(TCP, TCP_CONGESTION, name)
+        assert caught.value.errno == errno.ENOENT
+    assert sock.getsockopt(TCP, TCP_CONGESTION, 16) == b"reno".ljust(16, b"\0")
+    assert sock.getsockopt(TCP, TCP_CONGESTION, 3) == b"ren"
+    sock.setsockopt(TCP, TCP_CONGESTION, b"reno".ljust(40, b"\0"))
+    near.transport.close()
+    server.close()
+
+
+async def test_congestion_control_is_told_as_it_is_whatever_later_connections_get(ours):
+    """M-38."""
+    near, far, server = await connected(ours)
+    sock = near.transport.get_extra_info("socket")
+    near.transport.get_extra_info("socket")._conn.stack.sysctl.tcp_congestion_control = "tahoe"
+    assert sock.getsockopt(TCP, TCP_CONGESTION, 6) == b"cubic\0"
+    sock.setsockopt(TCP, TCP_CONGESTION, b"reno")
+    assert sock._conn.info().congestion == "reno"
+    assert far.transport.get_extra_info("socket").getsockopt(TCP, TCP_CONGESTION, 6) == b"cubic\0"
+    near.transport.close()
+    server.close()
+
+
+async def test_listener_sets_the_congestion_control_of_what_it_accepts(ours):
+    """M-38."""
+    from aio.recorder import Recorder
+
+    far = Recorder()
+    server = await ours.create_server(lambda: far, 80)
+    server.sockets[0].setsockopt(TCP, TCP_CONGESTION, b"tahoe")
+    assert server.sockets[0].getsockopt(TCP, TCP_CONGESTION, 6) == b"tahoe\0"
+    transport, _ = await ours.create_connection(Recorder, ours.host, 80)
+    await far.until("made")
+    assert far.transport.get_extra_info("socket").getsockopt(TCP, TCP_CONGESTION, 6) == b"tahoe\0"
+    transport.close()
+    server.close()
+
+
 async def test_segment_size_is_the_connections(ours):
     near, _, server = await connected(ours)
     assert near.transport.get_extra_info("socket").getsockopt(TCP, socket.TCP_MAXSEG) == 1448

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from engine.random_world import check_connection
+from worlds.invariants import check_connection
 
 from tunstack.engine.config import StackConfig
 from tunstack.engine.connection import Connection

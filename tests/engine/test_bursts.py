@@ -26,7 +26,10 @@ class Cwnd:
         (10_000, 1 << 30, 100_000, 2),  # 200 octets a millisecond: the least
         (100_000, 1 << 30, 10_000, 19),  # in slow start twice the rate
         (100_000, 100_000, 10_000, 11),  # else 120 percent
-        (10_000, 1 << 30, 0, BURST_MAX // 1000),  # the pace is not known
+        (200_000, 1 << 30, 0, BURST_MAX / 1000),  # the pace is not known
+        (11_000, 1 << 30, 0, 5),  # never more than half the window
+        (11_000, 1 << 30, 1000, 5),
+        (1000, 1 << 30, 0, 1),
     ],
 )
 def test_a_burst_is_what_the_path_takes_in_a_millisecond(cwnd: int, ssthresh: int, srtt: int, segments: int) -> None:
@@ -35,7 +38,7 @@ def test_a_burst_is_what_the_path_takes_in_a_millisecond(cwnd: int, ssthresh: in
     sender.set_mss(0)
     sender.cc = Cwnd(cwnd, ssthresh)  # type: ignore[assignment]
     sender.size_bursts(srtt, srtt, Sysctl())
-    assert sender.burst // 1000 == segments
+    assert sender.burst / 1000 == segments
 
 
 def test_a_short_path_takes_larger_bursts() -> None:
@@ -43,10 +46,10 @@ def test_a_short_path_takes_larger_bursts() -> None:
     sender = Sender(0, 1000)
     sender.peer_mss = 1000
     sender.set_mss(0)
-    sender.cc = Cwnd(10_000, 1 << 30)  # type: ignore[assignment]
+    sender.cc = Cwnd(200_000, 1 << 30)  # type: ignore[assignment]
     sizes = []
     for min_rtt in (500, 600, 1100):
-        sender.size_bursts(100_000, min_rtt, Sysctl())
+        sender.size_bursts(10_000_000, min_rtt, Sysctl())
         sizes.append(sender.burst // 1000)
     assert sizes == [65, 32, 16]
 

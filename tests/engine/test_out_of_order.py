@@ -259,7 +259,7 @@ def test_a_fin_beyond_a_hole_is_in_the_sack_block(play: Play) -> None:
         +0   < . 51:101(50) ack 1 win 30000
         +0   > . 1:1(0) ack 1 <nop,nop,sack 51:102>
         +0   < F. 51:101(50) ack 1 win 30000
-        +0   > . 1:1(0) ack 1 <nop,nop,sack 51:102>
+        +0   > . 1:1(0) ack 1 <nop,nop,sack 51:101 51:102>
         +0   < . 1:51(50) ack 1 win 30000
         +0   > . 1:1(0) ack 102 <>
         """

@@ -1,6 +1,6 @@
 """A path with a narrow link in its middle, between our TUN and a Linux host: routers that tell of it, and routers that do not.
 
-    us 10.77.0.2 --TUN 1500-- near --veth 1300-- far --veth 1500-- host 10.82.0.2
+us 10.77.0.2 --TUN 1500-- near --veth 1300-- far --veth 1500-- host 10.82.0.2
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def test_options_read_back_as_linux_gives_them() -> None:
     assert number(calls, fd, socket.IPPROTO_IP, socket.IP_TOS) == 16
     assert number(calls, fd, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7200
     assert number(calls, fd, socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
-    assert calls.getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) == b"reno".ljust(16, b"\0")
+    assert calls.getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) == b"cubic".ljust(16, b"\0")
     assert refusal(lambda: put(calls, fd, socket.IPPROTO_TCP, 9999, 1)) == errno.ENOPROTOOPT
     assert refusal(lambda: put(calls, fd, socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1000)) == errno.EINVAL
     assert refusal(lambda: calls.setsockopt(fd, socket.IPPROTO_TCP, socket.TCP_NODELAY, b"1")) == errno.EINVAL
@@ -292,7 +292,7 @@ def test_knobs_are_taken_from_a_folder_as_they_change(tmp_path: Path) -> None:
     folder = SysctlFolder(tmp_path, sysctl)
     folder.read()
     assert (sysctl.tcp_sack, sysctl.tcp_rmem, sysctl.somaxconn) == (False, (4096, 87380, 4194303), 7)
-    assert sysctl.tcp_congestion_control == "reno"  # we have no vegas
+    assert sysctl.tcp_congestion_control == "cubic"  # we have no vegas
     (tmp_path / "ipv4" / "tcp_sack").write_text("1\n")
     folder.read()
     assert sysctl.tcp_sack is True

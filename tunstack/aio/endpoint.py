@@ -25,7 +25,7 @@ from tunstack.aio.server import Server
 from tunstack.aio.tls import Tls
 from tunstack.aio.transport import StreamTransport
 from tunstack.device.base import Device
-from tunstack.engine import ANY_IPV4, format_address, pack_address
+from tunstack.engine import ANY_IPV4, CongestionControl, format_address, pack_address
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
@@ -53,15 +53,19 @@ class Endpoint:
         addresses: Iterable[str | bytes] | str,
         *,
         sysctl: Sysctl | None = None,
+        congestion: str | type[CongestionControl] | None = None,
         random: Random | None = None,
         secret: bytes | None = None,
     ) -> None:
-        """Make an endpoint that answers to `addresses` (dotted or packed). `random` and `secret` are given where runs must repeat."""
+        """Make an endpoint that answers to `addresses` (dotted or packed). `random` and `secret` are given where runs must repeat.
+
+        `congestion` is what connections use: an algorithm's name, or a class of your own (else `sysctl.tcp_congestion_control`).
+        """
         several = [addresses] if isinstance(addresses, str) else list(addresses)
         packed = tuple(pack_address(address) if isinstance(address, str) else address for address in several)
         if not packed:
             raise ValueError("an endpoint needs at least one address")
-        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl())
+        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), congestion)
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
         self.error: OSError | None = None  # why the device went away
@@ -90,6 +94,13 @@ class Endpoint:
             raise RuntimeError(f"{self!r} was started before")
         self._driver = Driver(self.stack, self.device, asyncio.get_running_loop(), self._on_down)
         self._driver.start()
+        if self.stack.on_algorithm_failure is None:
+            self.stack.on_algorithm_failure = self._on_algorithm_failure
+
+    def _on_algorithm_failure(self, name: str, error: Exception) -> None:
+        assert self._driver is not None
+        message = f"congestion control {name} failed, and reno took its place"
+        self._driver.loop.call_exception_handler({"message": message, "exception": error})
 
     async def shutdown(self, timeout: float = DRAIN_TIMEOUT) -> None:
         """Close in peace: listen no more, close every connection, wait up to `timeout` s until the peers have all of it, then `close`."""

@@ -8,7 +8,7 @@ from random import Random
 
 from tunstack.aio.endpoint import Endpoint
 from tunstack.device.memory import memory_pipe
-from tunstack.engine import pack_address
+from tunstack.engine import CongestionControl, pack_address
 from tunstack.engine.sysctl import Sysctl
 
 
@@ -20,12 +20,13 @@ def open_tun(
     mtu: int = 1500,
     offload: bool = True,
     sysctl: Sysctl | None = None,
+    congestion: str | type[CongestionControl] | None = None,
 ) -> Endpoint:
     """Return an endpoint on TUN interface `name`, to be started with `async with`.
 
     The interface is created, which takes CAP_NET_ADMIN, or a persistent one is taken over. `host_address` is the kernel's own
     address on it, `address` what the endpoint answers to, within that subnet. Blocks for some milliseconds.
-    DeviceError (an OSError) says in one line what is in the way.
+    `congestion` is an algorithm's name or a class of your own. DeviceError (an OSError) says in one line what is in the way.
     """
     from tunstack.device.tun import TunDevice  # needs netlink, which a stack in memory does without
 
@@ -33,7 +34,7 @@ def open_tun(
     packed = tuple(pack_address(text) for text in addresses)
     device = TunDevice.open(name, host_address=host_address, addresses=packed, mtu=mtu, offload=offload)
     try:
-        return Endpoint(device, packed, sysctl=sysctl)
+        return Endpoint(device, packed, sysctl=sysctl, congestion=congestion)
     except BaseException:
         device.close()
         raise
@@ -47,6 +48,7 @@ async def memory_pair(
     offload: bool = False,
     seed: int | None = None,
     sysctl: tuple[Sysctl, Sysctl] | None = None,
+    congestion: str | type[CongestionControl] | None = None,
 ) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
     """Give two endpoints that are each other's network, without a kernel between and without privileges.
 
@@ -57,10 +59,10 @@ async def memory_pair(
     for index, (device, address) in enumerate(zip(devices, addresses, strict=True)):
         knobs = sysctl[index] if sysctl else None
         if seed is None:
-            endpoints.append(Endpoint(device, address, sysctl=knobs))
+            endpoints.append(Endpoint(device, address, sysctl=knobs, congestion=congestion))
         else:
             random = Random(seed * 2 + index)
-            endpoints.append(Endpoint(device, address, sysctl=knobs, random=random, secret=random.randbytes(16)))
+            endpoints.append(Endpoint(device, address, sysctl=knobs, congestion=congestion, random=random, secret=random.randbytes(16)))
     left, right = endpoints
     async with left, right:
         yield left, right

@@ -11,7 +11,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from tunstack.engine import format_address
+from tunstack.engine import control, format_address
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
 from tunstack.engine.listener import Listener
@@ -99,7 +99,7 @@ class _View(ABC):
         elif option == (TCP, TCP_CONGESTION):
             if not isinstance(value, (bytes, bytearray)):
                 raise socket_error("EINVAL")
-            self._set("congestion", bytes(value).partition(b"\0")[0].decode("ascii", "replace"))
+            self._set("congestion", bytes(value).partition(b"\0")[0][: CONGESTION_NAME_MAX - 1].decode("ascii", "replace"))
         elif option in BOOLEANS:
             self._set(BOOLEANS[option], _integer(value) != 0)
         elif option in INTEGERS:
@@ -114,7 +114,7 @@ class _View(ABC):
         if option == (SOL, socket.SO_LINGER):
             return LINGER.pack(options.linger is not None, options.linger or 0)
         if option == (TCP, TCP_CONGESTION):
-            return (options.congestion or sysctl.tcp_congestion_control).encode().ljust(CONGESTION_NAME_MAX, b"\0")
+            return self._congestion().encode().ljust(CONGESTION_NAME_MAX, b"\0")
         if option == (SOL, socket.SO_ACCEPTCONN):
             return INT.pack(self.accepts)
         if option in CONSTANTS:
@@ -134,6 +134,9 @@ class _View(ABC):
 
     def _mss(self) -> int:
         return 536  # what Linux says of a socket without a connection
+
+    def _congestion(self) -> str:
+        return self._options().congestion or self._sysctl().tcp_congestion_control
 
     @abstractmethod
     def _set(self, name: str, value: object) -> None: ...
@@ -193,6 +196,9 @@ class SocketView(_View):
     def _mss(self) -> int:
         return self._conn.mss
 
+    def _congestion(self) -> str:
+        return control.name_of(self._conn)
+
     def _set(self, name: str, value: object) -> None:
         self._conn.set_option(name, value, self._now())
 
@@ -223,7 +229,7 @@ class ListenerView(_View):
         return self._listener.stack.sysctl
 
     def _set(self, name: str, value: object) -> None:
-        check_option(name, value)
+        check_option(name, value, self._listener.stack.algorithms)
         setattr(self._listener.options, name, value)
 
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from tunstack.cli.parser import Parser, add_settings, add_sysctl, overrides
 from tunstack.daemon import settings, sysctls
+from tunstack.daemon.algorithm import Choice
 from tunstack.daemon.config import InterfaceConfig, Values, interface_config
 from tunstack.daemon.kinds import Address, Integer, Seconds
 
@@ -32,7 +33,7 @@ examples:
 TUN = settings.tun("tunstack-nc0")
 HOST_ADDRESS = settings.host_address("10.78.0.1/24")
 ADDRESS = settings.address("10.78.0.2")
-SETTINGS = (TUN, HOST_ADDRESS, ADDRESS, settings.MTU, settings.OFFLOAD, settings.USER)
+SETTINGS = (TUN, HOST_ADDRESS, ADDRESS, settings.MTU, settings.OFFLOAD, settings.USER, settings.CONGESTION)
 SPARE = 64  # interfaces that are tried where none is named
 
 PORT = Integer(0, 65535, "PORT")
@@ -45,6 +46,7 @@ class NetcatConfig:
     interfaces: tuple[InterfaceConfig, ...]  # the first that is free
     user: str
     sysctl: dict[str, sysctls.Value]
+    congestion: Choice | None
     host: str | None
     port: int
     source: IPv4Address | None
@@ -105,6 +107,7 @@ def parse(arguments: Sequence[str]) -> NetcatConfig:
         interfaces=interfaces,
         user=values.get(settings.USER),
         sysctl=dict(given.sysctl),
+        congestion=values.find(settings.CONGESTION),
         host=host,
         port=port,
         source=source if isinstance(source, IPv4Address) else None,

@@ -17,7 +17,7 @@ from tunstack.aio import Endpoint
 from tunstack.cli.nc import NetcatConfig
 from tunstack.cli.pump import Input, Output
 from tunstack.cli.relay import Relay, RelayOptions
-from tunstack.daemon import sysctls
+from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.host import give_up_root, open_first
 
 # Seconds that the end waits for the peer to acknowledge the last octets: our TCP ends with the process.
@@ -27,12 +27,19 @@ LINGER_AFTER_SIGNAL = 1.0
 
 def run(config: NetcatConfig) -> int:
     """Run to the end and return the exit status."""
+    congestion = algorithm.prepare(config.congestion)
     device, interface = open_first(config.interfaces)
     try:
         give_up_root(config.user)
         addresses = [str(address) for address in interface.addresses]
+        endpoint = Endpoint(device, addresses, sysctl=sysctls.build(config.sysctl))
+        if congestion is not None:
+            congestion.use(endpoint.stack)
+            endpoint.stack.on_algorithm_failure = lambda name, error: _say(
+                f"tunstack: nc: congestion control {name} failed, and reno took its place: {congestion.explain(error)}"
+            )
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-            return runner.run(Netcat(config, addresses).run(Endpoint(device, addresses, sysctl=sysctls.build(config.sysctl))))
+            return runner.run(Netcat(config, addresses).run(endpoint))
     finally:
         device.close()
 

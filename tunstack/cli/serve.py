@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunstack.cli.parser import Parser, add_settings, add_sysctl, overrides
-from tunstack.daemon import config, settings
+from tunstack.daemon import algorithm, config, settings
 
 DESCRIPTION = """\
 Open a TUN interface and serve on it: HTTP, echo, discard, daytime and chargen, with a TCP of our own.
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
     configuration = load()
     if given.check_config:
+        algorithm.prepare(configuration.congestion)
         print(config.to_toml(configuration), end="", flush=True)
         return 0
     from tunstack.daemon.serve import serve  # the engine, aiohttp: not needed for help or a mistake

@@ -64,7 +64,7 @@ class CongestionControl:
     `on_rate`, called for every ACK in place of `on_ack`, and owns `cwnd` at all times, in recovery too (BBR).
     """
 
-    __slots__ = ("cwnd", "mss", "pacing_rate", "ssthresh")
+    __slots__ = ("_before", "cwnd", "mss", "pacing_rate", "restart_window", "ssthresh")
 
     name = ""
     fast_recovery = True
@@ -75,6 +75,8 @@ class CongestionControl:
         self.cwnd = cwnd
         self.ssthresh = INFINITE
         self.pacing_rate = 0  # octets a second; 0: not paced
+        self.restart_window = cwnd  # RW: what an idle connection begins with again, the initial window (RFC 5681 4.1)
+        self._before = (cwnd, INFINITE)  # (cwnd, ssthresh) before the last reduction
 
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:
         """New data of `acked` octets was acknowledged outside recovery.
@@ -97,17 +99,41 @@ class CongestionControl:
         self.cwnd = max(self.ssthresh, self.mss)
 
     def on_spurious(self, now: int) -> None:
-        """The last reduction was in error: take it back."""
+        """The last reduction was in error: take it back. Here to what `remember` kept."""
+        cwnd, ssthresh = self._before
+        self.cwnd = max(self.cwnd, cwnd)
+        self.ssthresh = max(self.ssthresh, ssthresh)
 
     def on_idle(self, idle: int, rto: int, now: int) -> None:
-        """Nothing was sent for `idle` >= `rto` microseconds (RFC 5681 4.1)."""
+        """Nothing was sent for `idle` >= `rto` microseconds: slow start again (RFC 5681 4.1).
+
+        Here as in Linux (RFC 2861): the window is halved for each RTO, and ssthresh remembers three quarters of it.
+        """
+        if self.rate_based:
+            return
+        self.ssthresh = max(self.ssthresh, self.cwnd - (self.cwnd >> 2))
+        restart = min(self.restart_window, self.cwnd)
+        while idle > rto and self.cwnd > restart:
+            idle -= rto
+            self.cwnd >>= 1
+        self.cwnd = max(self.cwnd, restart)
 
     def on_mss(self, mss: int) -> None:
         """The effective MSS changed: the windows stay the same number of segments."""
         self.cwnd = max(self.cwnd * mss // self.mss, mss)
+        self.restart_window = max(self.restart_window * mss // self.mss, mss)
         if self.ssthresh < INFINITE:
             self.ssthresh = max(self.ssthresh * mss // self.mss, 2 * mss)
         self.mss = mss
+
+    # What an algorithm may use, and the engine.
+
+    def remember(self) -> None:
+        """Keep the windows as they are before a reduction, for `on_spurious`."""
+        self._before = (self.cwnd, self.ssthresh)
+
+    def use_hystart(self, is_wanted: bool) -> None:
+        """Have slow start end by HyStart++ (RFC 9406), or not; for algorithms that slow-start."""
 
 
 # Builds one connection's control: (mss, initial cwnd) -> control.

@@ -1,60 +1,82 @@
 """Reno: slow start and congestion avoidance.
 
-RFC 5681 3.1, counted in octets (RFC 3465). The loss response halves the window, as Linux does, not the flight.
+RFC 5681 3.1, counted in octets (RFC 3465, with no limit to what one ACK may bring: it stands for up to 64 KB).
+Deviates: a loss halves the window, as in Linux, not what is in flight (RFC 5681 equation 4), and to whole segments.
 """
 
 from __future__ import annotations
 
 from tunstack.congestion.base import INFINITE, CongestionControl
+from tunstack.congestion.hystart import HyStart
 
 
 class Reno(CongestionControl):
-    """Additive increase of one MSS a round trip, halving on loss."""
+    """Additive increase of one MSS a round trip, halving on loss. What slow-starts derives from it.
 
-    __slots__ = ("_acked", "_before")
+    `hystart` True has the first slow start end by HyStart++ (RFC 9406) rather than by a loss.
+    """
+
+    __slots__ = ("_credit", "_hystart")
 
     name = "reno"
+    hystart = False
 
     def __init__(self, mss: int, cwnd: int) -> None:
         super().__init__(mss, cwnd)
-        self._acked = 0  # octets acknowledged in congestion avoidance since cwnd last grew
-        self._before = (cwnd, INFINITE)  # (cwnd, ssthresh) before the last reduction
+        self._credit = 0  # octets acknowledged in congestion avoidance since cwnd last grew
+        self._hystart = HyStart() if self.hystart else None
+
+    def use_hystart(self, is_wanted: bool) -> None:
+        self._hystart = HyStart() if is_wanted else None
 
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:  # hot
+        if self.cwnd < self.ssthresh:
+            acked = self.slow_start(acked, flight, rtt, cwnd_limited)
+        if acked and cwnd_limited:
+            self.increase(acked)
+
+    def slow_start(self, acked: int, flight: int, rtt: int, cwnd_limited: bool) -> int:  # hot
+        """Grow by what was acknowledged, up to ssthresh (RFC 5681 3.1). Return the octets that are left for congestion avoidance."""
+        if self._hystart is not None and self.ssthresh >= INFINITE:
+            divisor = self._hystart.on_ack(acked, flight, rtt, self.mss)
+            if divisor != 1:
+                if divisor:
+                    if cwnd_limited:
+                        self.cwnd += acked // divisor
+                    return 0
+                self.ssthresh = self.cwnd
+                return acked
         if not cwnd_limited:
-            return
+            return 0
+        room = self.ssthresh - self.cwnd
+        if acked <= room:
+            self.cwnd += acked
+            return 0
+        self.cwnd = self.ssthresh
+        return acked - room
+
+    def increase(self, acked: int) -> None:  # hot
+        """Grow by one MSS for each window acknowledged (RFC 5681 3.1)."""
+        credit = self._credit + acked
         cwnd = self.cwnd
-        if cwnd < self.ssthresh:
-            room = self.ssthresh - cwnd
-            if acked <= room:
-                self.cwnd = cwnd + acked
-                return
-            cwnd = self.cwnd = self.ssthresh
-            acked -= room
-        self._acked += acked
-        if self._acked >= cwnd:
-            self._acked -= cwnd
-            self.cwnd = cwnd + self.mss
+        if credit >= cwnd:
+            self.cwnd = cwnd + credit // cwnd * self.mss
+            credit %= cwnd
+        self._credit = credit
 
     def on_congestion(self, flight: int, now: int) -> None:
-        self._before = (self.cwnd, self.ssthresh)
-        self.ssthresh = max(self.cwnd // 2, 2 * self.mss)
-        self._acked = 0
+        self.remember()
+        self.ssthresh = max(self.cwnd // (2 * self.mss), 2) * self.mss
+        self._credit = 0
 
     def on_rto(self, flight: int, now: int) -> None:
         self.on_congestion(flight, now)
 
     def on_spurious(self, now: int) -> None:
-        cwnd, ssthresh = self._before
-        self.cwnd = max(self.cwnd, cwnd)
-        self.ssthresh = max(self.ssthresh, ssthresh)
+        super().on_spurious(now)
+        if self._hystart is not None:
+            self._hystart = HyStart()  # its rounds were not counted meanwhile
 
     def on_idle(self, idle: int, rto: int, now: int) -> None:
-        # RFC 5681 4.1 by RFC 2861 as Linux has it: halved once an RTO, never below the restart window of 10 segments.
-        restart = min(10 * self.mss, self.cwnd)
-        self.ssthresh = max(self.ssthresh, self.cwnd * 3 // 4)
-        while idle >= rto and self.cwnd > restart:
-            idle -= rto
-            self.cwnd //= 2
-        self.cwnd = max(self.cwnd, restart)
-        self._acked = 0
+        super().on_idle(idle, rto, now)
+        self._credit = 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunstack.daemon import settings, sysctls, tomlfile
+from tunstack.daemon.algorithm import Choice
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.kinds import ItemError, check_host, describe, suggest
 from tunstack.daemon.settings import Key, Setting
@@ -52,6 +53,7 @@ class ServeConfig:
     http_upload: bool
     sysctl: Mapping[str, sysctls.Value] = field(default_factory=dict)  # by full name, only those that were set
     link: LinkSpec | None = None  # between us and the interface
+    congestion: Choice | None = None  # goes before the knob
 
 
 class Values:
@@ -140,6 +142,8 @@ class Values:
             return
         if isinstance(taken, Path) and self._path is not None:
             taken = self._path.parent / taken
+        elif isinstance(taken, Choice) and self._path is not None:
+            taken = taken.below(self._path.parent)
         self._file[setting.key] = taken
 
     def _take_sysctl(self, key: Key, value: object) -> None:
@@ -180,6 +184,7 @@ def load(
         http_upload=values.get(settings.HTTP_UPLOAD),
         sysctl={**values.sysctl, **(sysctl or {})},
         link=values.find(settings.LINK),
+        congestion=values.find(settings.CONGESTION),
     )
     if config.http_upload and config.http_root is None and "http" in config.ports:
         values.complain(settings.HTTP_UPLOAD, f"there is no directory to write to; give one with {settings.HTTP_ROOT.flag}")
@@ -248,6 +253,7 @@ def to_toml(config: ServeConfig) -> str:
         settings.LOOP.key: config.loop,
         settings.LOG_LEVEL.key: config.log_level,
         settings.DRAIN_TIMEOUT.key: config.drain_timeout,
+        settings.CONGESTION.key: None if config.congestion is None else config.congestion.below(Path.cwd()),
         settings.HTTP_ROOT.key: None if config.http_root is None else config.http_root.absolute(),
         settings.HTTP_UPLOAD.key: config.http_upload,
     }

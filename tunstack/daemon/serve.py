@@ -17,14 +17,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 from tunstack.aio import Endpoint
-from tunstack.daemon import sysctls
+from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.config import ServeConfig
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, loop_factory, open_device
 from tunstack.daemon.linkserve import ServeLink
 from tunstack.daemon.notify import notify
 from tunstack.daemon.services import Services
-from tunstack.daemon.status import count_states, resident_memory, version
+from tunstack.daemon.status import count_algorithms, count_states, resident_memory, version
 from tunstack.daemon.tree import Tree
 from tunstack.device.tun import TunDevice
 from tunstack.engine import BACKEND
@@ -39,10 +39,11 @@ def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) 
     """
     logging.basicConfig(level=config.log_level.upper(), format="tunstack: %(levelname)s: %(message)s", stream=sys.stderr)
     factory = loop_factory(config.loop)
+    congestion = algorithm.prepare(config.congestion)
     device = open_device(config.interface)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(Daemon(config, device, reread).run())
+            runner.run(Daemon(config, device, reread, congestion).run())
     finally:
         device.close()
 
@@ -50,10 +51,17 @@ def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) 
 class Daemon:
     """One run of `tunstack serve`. It does not own the device."""
 
-    def __init__(self, config: ServeConfig, device: TunDevice, reread: Callable[[], ServeConfig] | None = None) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        device: TunDevice,
+        reread: Callable[[], ServeConfig] | None = None,
+        congestion: algorithm.Prepared | None = None,
+    ) -> None:
         self._config = config
         self._device = device
         self._reread = reread
+        self._congestion = congestion
         self._link = None if config.link is None else ServeLink(device, config.link)
         self._started = time.monotonic()
         self._tree: Tree | None = None
@@ -86,6 +94,13 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, self._change_link, self._link)
         device = self._device if self._link is None else self._link.device
         endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl))
+        if self._congestion is not None:
+            try:
+                self._congestion.use(endpoint.stack)
+            except UserError:
+                endpoint.close()
+                raise
+            endpoint.stack.on_algorithm_failure = self._on_algorithm_failure
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)
@@ -128,6 +143,11 @@ class Daemon:
             "link": None if self._link is None else self._link.status(),
             "services": self._config.ports,
             "connections": {"total": sum(states.values()), **states},
+            "congestion": {
+                "default": stack.sysctl.tcp_congestion_control,
+                "available": list(stack.algorithms),
+                "connections": count_algorithms(stack.connections),
+            },
             "counters": stack.counters.as_dict(),
             "memory": {"resident_octets": resident_memory()},
         }
@@ -144,6 +164,11 @@ class Daemon:
                 log.warning("SIGHUP: %s", message)
         else:
             log.info("SIGHUP: now %s", link)
+
+    def _on_algorithm_failure(self, name: str, error: Exception) -> None:
+        """Tell the first time that the user's congestion control raises; the counter has them all."""
+        assert self._congestion is not None
+        log.warning("congestion control %s failed, and reno took its place: %s", name, self._congestion.explain(error))
 
     def _on_signal(self) -> None:
         self._signals += 1

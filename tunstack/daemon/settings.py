@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from tunstack.daemon.algorithm import Algorithm
+from tunstack.daemon.algorithm import Choice as AlgorithmChoice
 from tunstack.daemon.kinds import (
     Address,
     Choice,
@@ -88,6 +90,9 @@ OFFLOAD = Setting(("offload",), Switch(), True, "exchange segments of up to 64 K
 USER = Setting(("user",), UserName(), "nobody", "user to become, from root, once the interface is open")
 LOG_LEVEL = Setting(("log-level",), Choice(LOG_LEVELS), "info", "what to write to standard error; debug has a line for each HTTP request")
 LOOP = Setting(("loop",), Choice(("uvloop", "asyncio")), "uvloop", "event loop to run on")
+CONGESTION: Setting[AlgorithmChoice] = Setting(
+    ("congestion",), Algorithm(), None, "congestion control, such as reno, or a class of your own, FILE.py:CLASS (default cubic)"
+)
 DRAIN_TIMEOUT = Setting(("drain-timeout",), Seconds(3600), 5.0, "how long open connections may go on after SIGTERM or SIGINT")
 
 LINK: Setting[LinkSpec] = Setting(("link",), Link(), None, "trouble on the way to the network and back, such as delay=20ms,loss=1%")
@@ -106,7 +111,7 @@ HTTP_ROOT: Setting[Path] = Setting(("services", "http", "root"), FilePath(), Non
 HTTP_UPLOAD = Setting(("services", "http", "upload"), Switch(), False, "let HTTP clients write files below --http-root with PUT")
 
 INTERFACE_SETTINGS: Sequence[Setting[Any]] = (SERVE_TUN, SERVE_HOST_ADDRESS, SERVE_ADDRESS, MTU, OFFLOAD, LINK)
-PROCESS_SETTINGS: Sequence[Setting[Any]] = (USER, LOOP, LOG_LEVEL, DRAIN_TIMEOUT)
+PROCESS_SETTINGS: Sequence[Setting[Any]] = (USER, LOOP, LOG_LEVEL, DRAIN_TIMEOUT, CONGESTION)
 SERVICE_SETTINGS: Sequence[Setting[Any]] = (
     *(setting for name in SERVICE_PORTS for setting in (SERVICE_ENABLED[name], SERVICE_PORT[name])),
     HTTP_ROOT,

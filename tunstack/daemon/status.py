@@ -10,9 +10,16 @@ from enum import Enum
 from typing import Protocol
 
 
+class _Info(Protocol):
+    @property
+    def congestion(self) -> str: ...
+
+
 class _Connection(Protocol):
     @property
     def state(self) -> Enum: ...
+
+    def info(self) -> _Info: ...
 
 
 def version() -> str:
@@ -32,3 +39,8 @@ def resident_memory() -> int:
 def count_states(connections: Iterable[_Connection]) -> dict[str, int]:
     """Count connections by the RFC's name of their state."""
     return dict(sorted(Counter(connection.state.name for connection in connections).items()))
+
+
+def count_algorithms(connections: Iterable[_Connection]) -> dict[str, int]:
+    """Count connections by the congestion control that they have."""
+    return dict(sorted(Counter(connection.info().congestion for connection in connections).items()))

@@ -1,5 +1,6 @@
 """The protocol, sans I/O."""
 
+from tunstack.congestion import CongestionControl
 from tunstack.congestion import available as congestion_controls
 from tunstack.engine.config import StackConfig
 from tunstack.engine.connection import Connection
@@ -19,6 +20,7 @@ __all__ = [
     "ANY_IPV4",
     "BACKEND",
     "NULL_SINK",
+    "CongestionControl",
     "Connection",
     "ConnectionInfo",
     "Counters",

@@ -49,10 +49,13 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         if tx.snd_wnd != window_before:
             window_changed(conn)
     if tx.outstanding:
-        if conn.recovery.is_quiet and not seg.sack and seg.ack != tx.snd_una:
+        is_bare = not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before
+        if not conn.recovery.is_quiet or seg.sack:
+            heed(conn, seg, is_bare, now)
+        elif seg.ack != tx.snd_una:
             acknowledged(conn, seg, now)
-        else:
-            heed(conn, seg, not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before, now)
+        elif is_bare:
+            heed(conn, seg, True, now)  # else it only brings data, or a window, and no timer is the later for it
     elif seg.sack and conn.may_sack:
         heed(conn, seg, False, now)  # a late D-SACK
     return not conn.is_over
@@ -115,7 +118,7 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     board = tx.board
     flight = tx.outstanding
     prior_una = tx.snd_una
-    heard = Heard(prior_una)
+    heard = Heard(prior_una, board.highest_sacked if conn.may_sack and board.sacked_segments else None)
     if seg.sack and conn.may_sack:
         blocks = believed_blocks(conn, seg, heard)
         if blocks:
@@ -188,7 +191,7 @@ def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
 
 
 def believed_blocks(conn: Connection, seg: Segment, heard: Heard) -> list[tuple[int, int]]:
-    """Return the blocks that lie in what is outstanding, and take note of a D-SACK in front of them (RFC 2883 4)."""
+    """Return the blocks that lie in what is outstanding, in order, and take note of a D-SACK in front of them (RFC 2883 4)."""
     tx = conn.tx
     counters = conn.stack.counters
     blocks = list(seg.sack)
@@ -217,4 +220,5 @@ def believed_blocks(conn: Connection, seg: Segment, heard: Heard) -> list[tuple[
             kept.append((left, right))
         elif seq_gt(right, una):
             counters.TCPSACKDiscard += 1
+    kept.sort(key=lambda block: (block[0] - una) & MASK)
     return kept

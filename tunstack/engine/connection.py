@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.congestion import lookup
-from tunstack.engine import input, output, timeouts, transitions, urgent
+from tunstack.engine import control, input, output, timeouts, transitions, urgent
 from tunstack.engine.delivery import deliver, window_opened
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
@@ -244,11 +243,8 @@ class Connection:
         self.tx.set_mss(agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
 
     def start_congestion_control(self) -> None:
-        """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
-        name = self.options.congestion or self.stack.sysctl.tcp_congestion_control
-        segments = 1 if self.retransmits > 1 else self.stack.sysctl.tcp_initial_cwnd
-        self.tx.cc = lookup(name)(self.tx.mss, segments * self.tx.mss)
-        self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
+        """Choose the algorithm; the MSS is known now."""
+        control.start(self)
 
     # What the network and the clock bring.
 
@@ -348,6 +344,7 @@ class Connection:
         idle = now - tx.last_sent_at
         if idle >= self.rtt.rto and tx.snd_una == tx.snd_nxt and not tx.unsent:
             tx.cc.on_idle(idle, self.rtt.rto, now)
+            tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     def shutdown_write(self, now: int) -> None:
         """Send FIN after what is queued (shutdown(2) with SHUT_WR). OSError ENOTCONN if the connection is over."""
@@ -413,22 +410,17 @@ class Connection:
 
     def set_option(self, name: str, value: object, now: int) -> None:
         """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
-        check_option(name, value)
-        if name == "congestion":
-            try:
-                factory = lookup(str(value))
-            except KeyError:
-                raise socket_error("ENOENT") from None
-            if self.state in SYNCHRONIZED:
-                old = self.tx.cc
-                self.tx.cc = factory(self.tx.mss, old.cwnd)
-                self.tx.cc.ssthresh = old.ssthresh
+        check_option(name, value, self.stack.algorithms)
+        if name == "congestion" and value is not None:
+            control.change(self, str(value))
         setattr(self.options, name, value)
         if name == "keepalive":
             self.keepalive_at = NEVER
             self.start_keepalive(now)
+            self.mark_dirty()  # else nobody looks at the new deadline
         elif name == "keepidle" and self.options.keepalive:
             self.start_keepalive(self.last_received_at)
+            self.mark_dirty()
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
         elif name == "oobinline":
@@ -474,6 +466,7 @@ class Connection:
         """SO_LINGER: on_closed comes by then at the latest (M-57)."""
         self.linger_at = at
         self.arm(at)
+        self.mark_dirty()  # else nobody looks at the new deadline
 
     def clear_timers(self) -> None:
         """Stop every timer."""

@@ -114,6 +114,7 @@ class Counters:
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0
     TCPOrigDataSent: int = 0
+    TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
 
     def as_dict(self) -> dict[str, int]:
         """Return all of them by name, in the order of Linux's tables."""

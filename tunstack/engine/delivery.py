@@ -32,7 +32,8 @@ def deliver(conn: Connection) -> None:
 def _deliver(conn: Connection) -> None:
     if conn.is_connected:
         conn.is_connected = False
-        conn.sink.on_established()
+        if not conn.is_orphan:  # closed in SYN_RECEIVED: nobody is there to be told
+            conn.sink.on_established()
     rx = conn.rx
     if rx is not None:
         if conn.is_orphan:

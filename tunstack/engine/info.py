@@ -33,7 +33,15 @@ class ConnectionInfo:
     unacked: int
     unsent: int
     readable: int
-    lost: int
+    ca_state: int  # phase of loss recovery: 0 open, 1 disorder, 2 CWR, 3 recovery, 4 loss
+    sacked: int  # octets
+    lost: int  # octets taken for lost and not acknowledged, resent or not
+    retrans: int  # segments resent and not acknowledged
+    total_retrans: int  # segments
+    reordering: int  # segments: the duplicate-ACK threshold
+    reord_seen: int
+    dsack_dups: int  # segments that the peer reported to have come twice
+    delivered: int  # segments acknowledged or SACKed, about
     retransmits: int
     backoff: int
     probes: int
@@ -65,7 +73,15 @@ class ConnectionInfo:
             unacked=tx.outstanding,
             unsent=tx.unsent,
             readable=conn.readable,
-            lost=tx.board.lost_out,
+            ca_state=conn.recovery.phase,
+            sacked=tx.board.sacked_out,
+            lost=tx.board.lost,
+            retrans=-(-tx.board.retrans_out // tx.mss),
+            total_retrans=conn.recovery.total_retrans,
+            reordering=conn.recovery.rack.reordering,
+            reord_seen=conn.recovery.rack.reorderings,
+            dsack_dups=conn.recovery.dsack_dups,
+            delivered=-(-(tx.bytes_acked + tx.board.sacked_out) // tx.mss),
             retransmits=conn.retransmits,
             backoff=rtt.backoff,
             probes=conn.probes_out,

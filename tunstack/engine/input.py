@@ -156,6 +156,7 @@ def answer_out_of_window(conn: Connection, seg: Segment, now: int) -> None:
             conn.stack.counters.TCPACKSkippedSeq += 1
             return
         conn.last_oow_ack_at = now
+    conn.rx.note_duplicate(seg.seq, seg.length)
     conn.rx.acks_due += 1
     conn.mark_dirty()
 
@@ -212,6 +213,7 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     seq = (seg.seq + 1) & MASK if seg.flags & SYN else seg.seq
     if conn.state not in RECEIVING:
         if seq_lt(seq, rx.rcv_nxt):  # sent again: our ACK was lost
+            rx.note_duplicate(seq, seg.length)
             acknowledge_now(conn)
         return
     if conn.is_orphan and seq_gt((seq + seg.length) & MASK, rx.rcv_nxt):  # nobody will read it (RFC 9293 3.10.4 via RFC 1122 4.2.2.13)

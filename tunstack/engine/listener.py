@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine.connection import Connection
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.options import SocketOptions
+from tunstack.engine.receiver import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
@@ -75,10 +76,14 @@ class HalfOpen:
             return
         self.retransmits += 1
         self.sent_at = 0
-        self.expires_at = now + min(RTO_INITIAL << self.retransmits, RTO_MAX)
+        self.expires_at = now + self._retransmit_delay
         stack.counters.TCPTimeouts += 1
         stack.counters.TcpRetransSegs += 1
         self.send_syn_ack(now)
+
+    @property
+    def _retransmit_delay(self) -> int:
+        return min(RTO_INITIAL << self.retransmits, RTO_MAX)
 
     def send_syn_ack(self, now: int) -> None:
         """Send the SYN-ACK, with the options that both sides know."""
@@ -90,7 +95,7 @@ class HalfOpen:
                 self.iss,
                 (self.irs + 1) & MASK,
                 SYN | ACK,
-                self.window,
+                min(self.window, WINDOW_MAX),
                 local_mss(stack.path_mtu.get(self.flow), self.listener.options),
                 agreed.rcv_wscale if agreed.is_scaled else None,
                 agreed.sack_ok,
@@ -112,6 +117,8 @@ class HalfOpen:
         if flags & SYN and seg.seq == self.irs and not flags & (ACK | RST):  # the SYN again: our SYN-ACK was lost
             if self._may_answer(now):
                 self.send_syn_ack(now)
+                # As long again as since the last one, as in Linux: else the peer's last SYN could meet the end of our wait.
+                self.expires_at = now + self._retransmit_delay
             return
         is_old = agreed.ts_ok and seg.ts_val is not None and seq_lt(seg.ts_val, agreed.ts_recent) and not flags & RST
         end = (seg.seq + seg.length + bool(flags & FIN) + bool(flags & SYN)) & MASK
@@ -151,6 +158,7 @@ class HalfOpen:
             agreed = self.agreed
             ts_val = self._ts_val(now) if agreed.ts_ok else None
             window = -(-self.window >> agreed.rcv_wscale)  # rounded up: rounding down would take the edge back
+            self.window = window << agreed.rcv_wscale
             self.listener.stack.emit(
                 Segment(self.flow, (self.iss + 1) & MASK, (self.irs + 1) & MASK, ACK, window, (), 0, ts_val, agreed.ts_recent)
             )

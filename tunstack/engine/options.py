@@ -5,6 +5,7 @@ Names are those of POSIX and Linux in lower case without prefix; units are their
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, fields, replace
 
 from tunstack.congestion import available
@@ -55,19 +56,22 @@ BOUNDS: dict[str, tuple[int, int]] = {
 NAMES = frozenset(field.name for field in fields(SocketOptions))
 
 
-def check_option(name: str, value: object) -> None:
-    """Raise the OSError of setsockopt(2): ENOPROTOOPT for an unknown name, EINVAL for a value out of range, ENOENT for congestion."""
+def check_option(name: str, value: object, algorithms: Container[object] | None = None) -> None:
+    """Raise the OSError of setsockopt(2): ENOPROTOOPT for an unknown name, EINVAL for a value out of range, ENOENT for congestion.
+
+    `algorithms` are the stack's, None: only ours.
+    """
     if name not in NAMES:
         raise socket_error("ENOPROTOOPT")
     bounds = BOUNDS.get(name)
     if bounds is not None and value is not None and not (isinstance(value, int) and bounds[0] <= value <= bounds[1]):
         raise socket_error("EINVAL")
-    if name == "congestion" and value is not None and value not in available():
+    if name == "congestion" and value is not None and value not in (available() if algorithms is None else algorithms):
         raise socket_error("ENOENT")
 
 
-def check_options(options: SocketOptions) -> SocketOptions:
+def check_options(options: SocketOptions, algorithms: Container[object]) -> SocketOptions:
     """Return the options; raise what `check_option` has against any of them."""
     for name in NAMES:
-        check_option(name, getattr(options, name))
+        check_option(name, getattr(options, name), algorithms)
     return options

@@ -17,12 +17,13 @@ from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.scoreboard import SACKED
 from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
-from tunstack.seq import MASK
+from tunstack.seq import MASK, seq_lt
 from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
 
+SACK_BLOCKS_MAX = 4  # what the option space holds, one less with timestamps
 PERSIST_MIN = 200_000  # us; also how long at least TCP_CORK and MSG_MORE may hold a part of a segment
 
 
@@ -147,7 +148,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
         room = mss
     if index and (flight.seq - tx.snd_una) & MASK >= tx.snd_wnd:
         return None  # the peer took its window back; what it acknowledges comes first
-    size = min(room, max_payload, tx.burst)
+    size = min(room, max_payload)
     board.split(index, max(size // mss, 1) * mss)
     conn.recovery.force = False
     board.resend(flight, now)
@@ -221,9 +222,9 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
     tx = conn.tx
     rx = conn.rx
     sack: Sequence[tuple[int, int]] = ()
-    if rx.sack_blocks and conn.may_sack:
+    if (rx.sack_blocks or rx.dsack) and conn.may_sack:
         # The MSS leaves no room for them in a full segment: the ACK that brings them then leaves by itself.
-        sack = rx.sack_blocks[: max(tx.mss - length - 4, 0) >> 3]
+        sack = poll_sack(conn, max(tx.mss - length - 4, 0) >> 3)
         if sack:
             rx.ack_sent()
     else:
@@ -290,12 +291,28 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
         conn.ts_val(now) if conn.ts_ok else None,
         rx.ts_recent,
         0,
-        rx.sack_blocks if rx.sack_blocks and conn.may_sack else (),
+        poll_sack(conn, SACK_BLOCKS_MAX) if (rx.sack_blocks or rx.dsack) and conn.may_sack else (),
         tos=conn.options.tos,
     )
     if conn.tx.urgent_end:
         urgent.point(conn.tx, seg)
     return seg
+
+
+def poll_sack(conn: Connection, room: int) -> Sequence[tuple[int, int]]:
+    """The SACK blocks for a segment that leaves now and has room for so many (RFC 2018 4, RFC 2883 4)."""
+    rx = conn.rx
+    limit = min(room, SACK_BLOCKS_MAX - conn.ts_ok)
+    if limit <= 0:
+        return ()
+    if rx.dsack is not None:
+        if not conn.stack.sysctl.tcp_dsack:
+            rx.dsack = None
+        elif seq_lt(rx.dsack[0], rx.rcv_nxt):
+            conn.stack.counters.TCPDSACKOldSent += 1
+        else:
+            conn.stack.counters.TCPDSACKOfoSent += 1
+    return rx.poll_blocks(limit)
 
 
 def make_probe(conn: Connection, now: int, seq: int | None = None) -> Segment:

@@ -33,4 +33,4 @@ class RateReduction:
             if makes_progress:
                 quota += mss
             quota = min(quota, ssthresh - pipe)
-        return pipe + max(quota, 0 if self.out else mss)
+        return max(pipe + max(quota, 0 if self.out else mss), mss)

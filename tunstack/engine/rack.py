@@ -26,7 +26,7 @@ NO_DUPTHRESH = 4  # also at three SACKed segments it is waited for
 class Rack:
     """RACK's per-connection variables (RFC 8985 5.2)."""
 
-    __slots__ = ("dsack_round", "end", "is_advanced", "persist", "reordering", "reordering_seen", "rtt", "sent_at", "steps")
+    __slots__ = ("dsack_round", "end", "is_advanced", "persist", "reordering", "reorderings", "rtt", "sent_at", "steps")
 
     def __init__(self, reordering: int) -> None:
         self.sent_at = 0  # RACK.xmit_ts: when the newest transmission that was delivered left
@@ -34,7 +34,7 @@ class Rack:
         self.rtt = 0  # RACK.rtt: how long it took
         self.is_advanced = False  # something was delivered since losses were last looked for
         self.reordering = reordering  # duplicate-ACK threshold, segments (tcp_reordering)
-        self.reordering_seen = False  # segments overtook each other
+        self.reorderings = 0  # how often segments were seen to overtake each other
         self.steps = 1  # RACK.reo_wnd_mult: the reordering window in quarters of the least RTT
         self.persist = 0  # RACK.reo_wnd_persist: recoveries until it is one again
         self.dsack_round: int | None = None  # RACK.dsack_round: until then another D-SACK widens nothing
@@ -55,7 +55,7 @@ class Rack:
 
     def on_reordering(self, distance: int, mss: int, most: int) -> None:
         """Data overtook other data by `distance` octets."""
-        self.reordering_seen = True
+        self.reorderings += 1
         self.reordering = max(self.reordering, min(-(-distance // mss), most))
 
     def on_dsack(self, una: int, nxt: int) -> None:
@@ -75,7 +75,7 @@ class Rack:
 
     def window(self, is_recovering: bool, sacked_segments: int, rtt: RttEstimator, sysctl: Sysctl) -> int:
         """Return the reordering window (RFC 8985 6.2 step 4): none while nothing was ever reordered and the evidence is plain."""
-        if not self.reordering_seen and (is_recovering or (sacked_segments >= self.reordering and not sysctl.tcp_recovery & NO_DUPTHRESH)):
+        if not self.reorderings and (is_recovering or (sacked_segments >= self.reordering and not sysctl.tcp_recovery & NO_DUPTHRESH)):
             return 0
         steps = 1 if sysctl.tcp_recovery & STATIC_WINDOW else self.steps
         return min((rtt.min_rtt >> 2) * steps, rtt.srtt)

@@ -51,6 +51,7 @@ class Receiver:
         "buffer_max",
         "buffer_size",
         "delack_at",
+        "dsack",
         "eof",
         "irs",
         "last_data_at",
@@ -90,6 +91,7 @@ class Receiver:
         self.pieces: list[Piece] = []
         self.pieces_size = 0  # octets of the pieces, their cost included
         self.sack_blocks: list[tuple[int, int]] = []  # newest first (RFC 2018 4)
+        self.dsack: tuple[int, int] | None = None  # what came twice, to be told with the next ACK (RFC 2883)
         self.eof = False  # the peer's FIN was reached
         self.urgent: Urgent | None = None  # the urgent octet ahead of the reader (urgent.py)
         self.acks_due = 0  # ACKs that must leave at the next poll, one for each event that asks for its own
@@ -173,6 +175,7 @@ class Receiver:
             end = self.rcv_adv
             fin = False
         if seq_lt(seq, rcv_nxt):
+            self.note_duplicate(seq, len(payload))
             if seq_lt(end, rcv_nxt) or (end == rcv_nxt and not fin):
                 return False
             payload = payload[(rcv_nxt - seq) & MASK :]
@@ -247,6 +250,8 @@ class Receiver:
         if index and seq_ge(pieces[index - 1].end, seq):
             left = pieces[index - 1].end
             first = index - 1
+        if left != seq:
+            self.dsack = (seq, end if seq_lt(end, left) else left)
         fin = fin and not self._holds_fin(end)
         # Fill each gap between the pieces that [left, end) reaches over.
         while seq_lt(left, end) or (fin and left == end):
@@ -261,6 +266,7 @@ class Receiver:
             if right == end:
                 break
             left = pieces[index].end
+            self.dsack = (pieces[index].seq, end if seq_lt(end, left) else left)
             index += 1
         self._report_block(first, index)
 
@@ -294,6 +300,20 @@ class Receiver:
             right = self._end_of(high)
             high += 1
         self.sack_blocks = [(left, right), *rest[:3]]
+
+    def note_duplicate(self, seq: int, length: int) -> None:
+        """Octets came: those of them before rcv_nxt for the second time."""
+        if length and seq_lt(seq, self.rcv_nxt):
+            end = (seq + length) & MASK
+            self.dsack = (seq, end if seq_lt(end, self.rcv_nxt) else self.rcv_nxt)
+
+    def poll_blocks(self, limit: int) -> list[tuple[int, int]]:
+        """Return the SACK blocks for an ACK that leaves now, `limit` of them at most; a D-SACK comes first, and once (RFC 2883 4)."""
+        blocks = self.sack_blocks
+        if self.dsack is not None:
+            blocks = [self.dsack, *blocks]
+            self.dsack = None
+        return blocks[:limit]
 
     def _end_of(self, index: int) -> int:
         """Return the sequence number behind a piece, its FIN counted."""

@@ -44,6 +44,7 @@ class Recovery:
         "_undo_marker",
         "_undo_resent",
         "cwr_due",
+        "dsack_dups",
         "expects_original",
         "force",
         "is_quiet",
@@ -60,6 +61,7 @@ class Recovery:
         "resent_at",
         "rtt",
         "timer",
+        "total_retrans",
         "tx",
     )
 
@@ -78,6 +80,8 @@ class Recovery:
         self.resent_at = 0  # when this episode's first retransmission left; 0: none did
         self.timer = TIMEOUT  # what the connection's rto_at is for
         self.look_at = 0  # when RACK wants to look again; 0: need not
+        self.total_retrans = 0  # segments resent
+        self.dsack_dups = 0  # segments that the peer reported to have come twice
         self._prr = RateReduction()
         # Undo: where SND.UNA stood when the window was reduced, None: nothing to undo; and the octets resent since
         # of which no D-SACK came, -1: none was resent.
@@ -96,9 +100,7 @@ class Recovery:
     def on_clean_ack(self, acked: int, flight: int, rtt: int, now: int) -> None:  # hot
         """New data of `acked` octets was acknowledged while all was quiet; `flight` octets were outstanding before."""
         tx = self.tx
-        cc = tx.cc
-        # In slow start a window of which more than half was used may grow (RFC 7661 as Linux has it).
-        cc.on_ack(acked, flight, rtt, now, tx.cwnd_limited or (cc.cwnd < cc.ssthresh and 2 * flight > cc.cwnd))
+        tx.cc.on_ack(acked, flight, rtt, now, tx.may_grow())
 
     def on_ack(self, heard: Heard, is_duplicate: bool, flight: int, rtt: int, echoed: int | None, now: int) -> None:
         """Anything else was acknowledged, SACKed or told twice.
@@ -119,6 +121,9 @@ class Recovery:
             self._judge_probe(heard, is_duplicate, now)
         if board.is_reneged:
             self.look_at = 0
+            if self.phase <= DISORDER:
+                self._try_open()
+            self._set_quiet()
             return  # the timer will tell
         self._change_phase(heard, is_duplicate, echoed, now)
         self._set_quiet()
@@ -128,13 +133,13 @@ class Recovery:
         if self.phase == RECOVERY or self.phase == CWR:
             if heard.delivered:
                 progress = bool(heard.acked) and board.lost_ever == lost_before
-                cc.cwnd = self._prr.window(tx.pipe, cc.ssthresh, heard.delivered, tx.mss, progress)
+                cc.cwnd = max(self._prr.window(tx.pipe, cc.ssthresh, heard.delivered, tx.mss, progress), tx.mss)
         elif heard.acked or (heard.sacked and rack.reordering > self._sysctl.tcp_reordering):
-            limited = tx.cwnd_limited or self.phase == LOSS or (cc.cwnd < cc.ssthresh and 2 * flight > cc.cwnd)
-            cc.on_ack(heard.delivered, flight, rtt, now, limited)
+            cc.on_ack(heard.delivered, flight, rtt, now, self.phase == LOSS or tx.may_grow())
 
     def _count_dsack(self, octets: int) -> None:
         """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4)."""
+        self.dsack_dups += -(-octets // self.tx.mss)
         self.rack.on_dsack(self.tx.snd_una, self.tx.snd_nxt)
         if self._undo_marker is not None and self._undo_resent > 0:
             self._undo_resent = max(self._undo_resent - octets, 0)
@@ -224,7 +229,10 @@ class Recovery:
     # Beginnings and ends.
 
     def _set_quiet(self) -> None:
-        self.is_quiet = self.phase == OPEN and self.probe_end is None
+        if self.phase != OPEN or self.probe_end is not None:
+            self.is_quiet = False
+        elif not self.is_quiet:  # after an undo a flight may have been sent twice all the same: Karn's rule
+            self.is_quiet = not any(flight.marks for flight in self.tx.board.flights)
 
     def _try_open(self) -> None:
         """OPEN, or DISORDER while something is still unclear."""
@@ -275,6 +283,8 @@ class Recovery:
             counters.TCPRenoRecovery += 1
         if not tx.cc.fast_recovery:
             self._enter_loss(now)
+            if not self.is_sack:
+                tx.board.clear_duplicate_acks()  # all is sent again, what they stood for too
             tx.board.mark_all_lost()
             tx.cc.cwnd = tx.pipe + tx.mss
             self.force = True
@@ -355,7 +365,7 @@ class Recovery:
             self._enter_recovery(now)
             self._set_quiet()
             if self.phase == RECOVERY and not tx.cc.rate_based:
-                tx.cc.cwnd = self._prr.window(tx.pipe, tx.cc.ssthresh, tx.mss, tx.mss, False)
+                tx.cc.cwnd = max(self._prr.window(tx.pipe, tx.cc.ssthresh, tx.mss, tx.mss, False), tx.mss)
 
     def on_path_mss(self, is_smaller: bool) -> None:
         """The path takes smaller packets: what is larger did not pass (RFC 1191 6.5). No sign of congestion.
@@ -363,6 +373,8 @@ class Recovery:
         `is_smaller`: the MSS is, too; else only a probe can have been larger.
         """
         tx = self.tx
+        if not self.is_sack:
+            tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
         if is_smaller:
             for flight in tx.board.flights:
                 if (flight.end - flight.seq) & MASK > tx.mss:
@@ -381,10 +393,10 @@ class Recovery:
         """Send again what is marked, and leave the window as it is (Linux's tcp_simple_retransmit)."""
         if self.tx.board.lost_out:
             self.force = True
+            self.expects_original = self.new_first = False  # nothing is on its way that F-RTO could learn from
             if self.phase != LOSS:
                 self.recover = self.tx.snd_nxt
                 self._undo_marker = None
-                self.expects_original = False
                 self.phase = LOSS
                 self.is_quiet = False
 
@@ -408,6 +420,7 @@ class Recovery:
         self.on_sent(octets)
         if self.mtu_probe is not None:
             self.mtu_probe.size = 0  # what was acknowledged would be unclear
+        self.total_retrans += -(-octets // self.tx.mss_now)
         if not self.resent_at:
             self.resent_at = now
         self._undo_resent = max(self._undo_resent, 0) + octets

@@ -52,14 +52,16 @@ class Heard:
         "newest_was_resent",
         "oldest_acked_at",
         "oldest_sacked_at",
+        "prior_highest",
         "prior_una",
         "reordered",
         "sacked",
         "youngest_at",
     )
 
-    def __init__(self, prior_una: int) -> None:
+    def __init__(self, prior_una: int, prior_highest: int | None) -> None:
         self.prior_una = prior_una  # SND.UNA before it
+        self.prior_highest = prior_highest  # behind the highest octet SACKed before it, None: none was
         self.acked = 0  # octets by which SND.UNA moved
         self.delivered = 0  # octets acknowledged or SACKed for the first time
         self.sacked = False  # something was SACKed for the first time
@@ -92,6 +94,11 @@ class Scoreboard:
         self.highest_sacked = 0  # behind the highest octet SACKed; valid while there is one
 
     @property
+    def lost(self) -> int:
+        """Octets taken for lost and not acknowledged since, also those that were sent again."""
+        return sum((flight.end - flight.seq) & MASK for flight in self.flights if flight.marks & LOST)
+
+    @property
     def is_reneged(self) -> bool:
         """Whether the peer acknowledges up to what it had SACKed: it dropped that, as it may (RFC 2018 8)."""
         return bool(self.flights) and bool(self.flights[0].marks & SACKED)
@@ -116,7 +123,7 @@ class Scoreboard:
     def acknowledge_marked(self, ack: int, recover: int, heard: Heard) -> bool:
         """Take the flights before `ack` off. Return whether our FIN was in."""
         flights = self.flights
-        is_sacked = self.sacked_segments > 0
+        highest = heard.prior_highest
         fin = False
         while flights:
             flight = flights[0]
@@ -135,14 +142,14 @@ class Scoreboard:
             self._deliver(flight, recover, heard)
             if not marks & EVER_RESENT:
                 heard.oldest_acked_at = heard.oldest_acked_at or flight.sent_at
-                if is_sacked and heard.reordered is None and seq_lt(flight.seq, self.highest_sacked):
+                if highest is not None and heard.reordered is None and seq_lt(flight.seq, highest):
                     heard.reordered = flight.seq
             else:
                 heard.has_resent = True
         return fin
 
     def sack(self, blocks: Sequence[tuple[int, int]], una: int, recover: int, mss: int, heard: Heard) -> None:
-        """Mark what the blocks cover (RFC 6675 4, Update). They lie within [una, snd_nxt]."""
+        """Mark what the blocks cover (RFC 6675 4, Update). They lie within [una, snd_nxt], in order."""
         flights = self.flights
         for left, right in blocks:
             first = (left - una) & MASK

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tunstack.congestion import CongestionControl
 from tunstack.engine.scoreboard import Flight, Scoreboard
 from tunstack.engine.sendqueue import SendQueue
-from tunstack.seq import MASK
+from tunstack.seq import HALF, MASK
 
 if TYPE_CHECKING:
     from tunstack.engine.sysctl import Sysctl
@@ -26,6 +26,7 @@ class Sender:
     __slots__ = (
         "_nxt_position",
         "_una_position",
+        "_usage_end",
         "board",
         "burst",
         "cc",
@@ -34,6 +35,7 @@ class Sender:
         "fin_sent",
         "iss",
         "last_sent_at",
+        "max_flight",
         "max_window",
         "more",
         "mss",
@@ -76,7 +78,10 @@ class Sender:
         self.fin_queued = False  # the application shut down writing
         self.fin_sent = False
         self.snd_sml = iss  # end of the last segment that was less than full (Minshall's Nagle)
-        self.cwnd_limited = False  # the congestion window held the sender back since the last ACK
+        # How far the congestion window is used, a window of data at a time (RFC 7661 as Linux has it).
+        self.cwnd_limited = False  # it held the sender back
+        self.max_flight = 0  # octets outstanding at most, if it did not
+        self._usage_end = iss  # snd_nxt when these were set: they hold until it is acknowledged
         self.last_sent_at = 0  # when data left last (restart after idle)
         self.burst = BURST_MAX  # octets that leave in one go, as one super-segment
         self.probe_due = False  # the persist timer wants something sent into a closed window
@@ -98,6 +103,11 @@ class Sender:
     def unsent(self) -> int:
         """Octets of data that were never sent."""
         return self.queue.end - self._nxt_position
+
+    @property
+    def bytes_acked(self) -> int:
+        """Octets of data acknowledged since the connection began."""
+        return self._una_position
 
     @property
     def is_all_acked(self) -> bool:
@@ -162,26 +172,29 @@ class Sender:
         """Set how much leaves in one go: what the path takes in a millisecond, two packets at least, more on short paths.
 
         Linux's TSO autosizing (tcp_update_pacing_rate, tcp_tso_autosize): large bursts of a few packets overflow queues.
+        Never more than half the congestion window, so that two are in flight, and their ACKs come apart.
         """
-        if not srtt:
-            return
         cc = self.cc
+        mss = self.mss_now
+        half = cc.cwnd // (2 * mss) or 1
+        if not srtt:
+            self.burst = min(BURST_MAX, half * mss)
+            return
         percent = sysctl.tcp_pacing_ss_ratio if cc.cwnd < cc.ssthresh >> 1 else sysctl.tcp_pacing_ca_ratio
         octets = cc.cwnd * percent * 10_000 // srtt >> 10
         shift = min_rtt >> sysctl.tcp_tso_rtt_log
         if shift < 17:
             octets += BURST_MAX >> shift
-        mss = self.mss_now
         segments = octets // mss
-        least = sysctl.tcp_min_tso_segs
-        self.burst = (segments if segments > least else least) * mss
+        if segments < sysctl.tcp_min_tso_segs:
+            segments = sysctl.tcp_min_tso_segs
+        self.burst = (segments if segments < half else half) * mss
 
     def sendable(self, max_payload: int, nodelay: bool, cork: bool) -> int:  # hot
         """Return how many octets of new data may leave now in one (super-)segment, 0 if none.
 
-        Window, congestion window, silly-window avoidance and Nagle are obeyed; sets `cwnd_limited`.
+        Window, congestion window, silly-window avoidance and Nagle are obeyed; keeps account of how far the congestion window is used.
         """
-        self.cwnd_limited = False
         unsent = self.queue.end - self._nxt_position
         if not unsent:
             return 0
@@ -197,14 +210,27 @@ class Sender:
         room = self.cc.cwnd - outstanding + board.lost_out + board.sacked_out
         if size > room:
             size = room
-            self.cwnd_limited = True
-        if size <= 0:
-            return 0
-        tail = size % mss
-        # A part of what should go waits for more window (silly window); the end of the data obeys Nagle.
-        if tail and (size < unsent or not self._may_send_small(outstanding or size > mss, nodelay, cork)):
-            size -= tail
+        if size > 0:
+            tail = size % mss
+            # A part of what should go waits for more window (silly window); the end of the data obeys Nagle.
+            if tail and (size < unsent or not self._may_send_small(outstanding or size > mss, nodelay, cork)):
+                size -= tail
+        else:
+            size = 0
+        limited = room - size < mss
+        outstanding += size
+        if limited or (
+            size and (((self.snd_una - self._usage_end) & MASK) < HALF or (not self.cwnd_limited and outstanding > self.max_flight))
+        ):  # the first: seq_ge(snd_una, _usage_end)
+            self.cwnd_limited = limited
+            self.max_flight = outstanding
+            self._usage_end = (self.snd_nxt + size) & MASK
         return size
+
+    def may_grow(self) -> bool:  # hot
+        """Whether the congestion window is used enough to grow: to the full or, in slow start, by half."""
+        cc = self.cc
+        return self.cwnd_limited or (cc.cwnd < cc.ssthresh and cc.cwnd < 2 * self.max_flight)
 
     def _may_send_small(self, outstanding: int, nodelay: bool, cork: bool) -> bool:
         """Nagle's rule as Minshall changed it: one segment that is less than full in flight, and none while corked."""

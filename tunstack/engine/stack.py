@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from tunstack.congestion import available
+from tunstack.congestion import Algorithms, CongestionControl
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -45,11 +45,13 @@ class Stack:
     """
 
     def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
-        """Make a stack; ValueError for a congestion control that is not registered, or a secret that is too short."""
-        if config.sysctl.tcp_congestion_control not in available():
-            raise ValueError(f"there is no congestion control named {config.sysctl.tcp_congestion_control!r}")
+        """Make a stack; ValueError for a congestion control that there is not (see `use_congestion`) or a secret that is too short."""
         self.config = config
         self.sysctl = config.sysctl
+        self.algorithms = Algorithms(self._on_algorithm_failure)  # congestion control by name
+        self.on_algorithm_failure: Callable[[str, Exception], None] | None = None  # a user's raised, for the first time; its name
+        self._failed_algorithms: set[str] = set()
+        self.use_congestion(config.congestion or config.sysctl.tcp_congestion_control)
         self.fast_path = config.fast_path
         self.counters = Counters()
         self.isn = IsnGenerator(secret)
@@ -68,6 +70,23 @@ class Stack:
         self._dirty: deque[Connection] = deque()  # connections that may have output
         self._challenges = 0  # challenge ACKs in this period
         self._challenges_until = 0  # end of the period
+
+    def use_congestion(self, algorithm: str | type[CongestionControl]) -> None:
+        """Set what new connections use: an algorithm by name, or a class, which is added under its own name.
+
+        ValueError for a name that there is not; for a class what `Algorithms.add` raises.
+        """
+        name = algorithm if isinstance(algorithm, str) else self.algorithms.add(algorithm)
+        if name not in self.algorithms:
+            raise ValueError(f"there is no congestion control named {name!r}; there is {', '.join(self.algorithms)}")
+        self.sysctl.tcp_congestion_control = name
+
+    def _on_algorithm_failure(self, name: str, error: Exception) -> None:
+        self.counters.TCPCongestionFallback += 1
+        if name not in self._failed_algorithms:
+            self._failed_algorithms.add(name)
+            if self.on_algorithm_failure is not None:
+                self.on_algorithm_failure(name, error)
 
     # Queries.
 
@@ -214,7 +233,7 @@ class Stack:
             # Last, so that an application that writes at once finds everything sent that could be.
             writable, self.writable = self.writable, []
             for conn in writable:
-                if not conn.is_told:
+                if conn.was_writable and not conn.is_told:  # it may have written since
                     conn.sink.on_writable()
 
     def emit(self, seg: Segment) -> None:
@@ -277,7 +296,9 @@ class Stack:
             port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self._listeners_on(address, port))
         if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
             raise socket_error("EADDRINUSE")
-        listener = Listener(self, address, port, backlog, check_options(options or SocketOptions()), on_acceptable, reuse_port)
+        listener = Listener(
+            self, address, port, backlog, check_options(options or SocketOptions(), self.algorithms), on_acceptable, reuse_port
+        )
         self._listeners.setdefault((address, port), []).append(listener)
         return listener
 
@@ -331,7 +352,8 @@ class Stack:
         elif pack_flow(remote, remote_port, local, local_port) in self.flows:
             raise socket_error("EADDRINUSE")
         flow = pack_flow(local, local_port, remote, remote_port)
-        conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), check_options(options or SocketOptions()), sink)
+        options = check_options(options or SocketOptions(), self.algorithms)
+        conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options, sink)
         self.adopt(conn)
         self.counters.TcpActiveOpens += 1
         conn.open_active(now)

@@ -27,12 +27,14 @@ class Sysctl:
     tcp_adv_win_scale: int = 1
     tcp_base_mss: int = 1024  # octets of a segment with which the search for the path MTU begins
     tcp_challenge_ack_limit: int = 1000  # challenge ACKs a second (RFC 5961 7)
-    tcp_congestion_control: str = "reno"
+    tcp_congestion_control: str = "cubic"
     tcp_dsack: bool = True
     tcp_early_retrans: int = 3  # 0: no tail loss probes; 3, 4: for peers with SACK
     tcp_fin_timeout: int = 60  # s
     tcp_frto: int = 2  # 0: a timeout is never taken for spurious (RFC 5682)
+    tcp_hystart: int = 1  # HyStart++ (RFC 9406): 0 nobody, 1 cubic, 2 all that slow-start; a module parameter of cubic in Linux
     tcp_initial_cwnd: int = 10  # segments (RFC 6928); a route attribute (initcwnd) in Linux
+    tcp_initial_ssthresh: int = 0  # segments; 0: none; a route attribute (ssthresh) in Linux
     tcp_invalid_ratelimit: int = 500  # ms between two ACKs for out-of-window segments of a connection
     tcp_keepalive_intvl: int = 75  # s
     tcp_keepalive_probes: int = 9

@@ -89,6 +89,7 @@ def await_peer_fin(conn: Connection, now: int) -> None:
     """An orphan in FIN_WAIT_2 has nothing left to do; it waits tcp_fin_timeout for the peer's FIN (M-53)."""
     conn.fin_wait_2_at = now + conn.stack.sysctl.tcp_fin_timeout * SECOND
     conn.arm(conn.fin_wait_2_at)
+    conn.mark_dirty()  # close() may have come while all was quiet: somebody must look at the new deadline
     conn.end_application(None)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from tunstack.device.impairment import Impairment
+from tunstack.engine import CongestionControl
 from tunstack.engine.connection import Connection
 from tunstack.engine.listener import Listener
 from tunstack.engine.sysctl import Sysctl
@@ -117,6 +118,7 @@ def transfer(
     mtu: int = 1500,
     offload: bool = False,
     sysctl: Sysctl | None = None,
+    congestion: str | type[CongestionControl] | None = None,
     fast_path: bool = True,
     time_limit: int | None = None,
     world: World | None = None,
@@ -124,11 +126,12 @@ def transfer(
 ) -> Outcome:
     """Send `size` octets from one host to another over a link with these impairments, and run until all is quiet.
 
+    `congestion` is an algorithm's name or a class of one's own.
     `time_limit` is virtual µs. Give `world` and `hosts` to look at them, before or afterwards.
     """
     world = world or World(seed)
     if hosts is None:
-        a, b, _ = world.pair(forward, backward, mtu=mtu, offload=offload, sysctl=sysctl, fast_path=fast_path)
+        a, b, _ = world.pair(forward, backward, mtu=mtu, offload=offload, sysctl=sysctl, congestion=congestion, fast_path=fast_path)
         hosts = a, b
     a, b = hosts
     drains: list[Drain] = []

@@ -15,6 +15,7 @@ from tunstack.device.base import WaitingDevice
 from tunstack.device.impairment import Impairment
 from tunstack.device.link import Link, join
 from tunstack.device.memory import memory_pipe
+from tunstack.engine import CongestionControl
 from tunstack.engine.config import StackConfig
 from tunstack.engine.stack import Stack
 from tunstack.engine.sysctl import Sysctl
@@ -115,14 +116,24 @@ class World:
         """Call after `delay` µs."""
         self.call_at(self._now + delay, callback, *args)
 
-    def host(self, name: str, address: str, device: WaitingDevice, *, sysctl: Sysctl | None = None, fast_path: bool = True) -> Host:
-        """Make a stack with one address on a device and take it in."""
+    def host(
+        self,
+        name: str,
+        address: str,
+        device: WaitingDevice,
+        *,
+        sysctl: Sysctl | None = None,
+        congestion: str | type[CongestionControl] | None = None,
+        fast_path: bool = True,
+    ) -> Host:
+        """Make a stack with one address on a device and take it in. `congestion`: an algorithm's name, or a class of one's own."""
         config = StackConfig(
             (pack_address(address),),
             mtu=device.mtu,
             max_payload=device.max_payload,
             sysctl=sysctl if sysctl is not None else Sysctl(),
             fast_path=fast_path,
+            congestion=congestion,
         )
         stack = Stack(config, random.Random(self.random.getrandbits(64)), self.random.randbytes(32))
         host = Host(self, name, stack, device)
@@ -138,6 +149,7 @@ class World:
         offload: bool = False,
         queue: int = 1_000_000,
         sysctl: Sysctl | None = None,
+        congestion: str | type[CongestionControl] | None = None,
         fast_path: bool = True,
     ) -> tuple[Host, Host, Link | None]:
         """Make two hosts, 10.0.0.1 and 10.0.0.2, and the link between them (None: a pipe that does nothing)."""
@@ -148,7 +160,7 @@ class World:
                 a, b, self, forward or Impairment(), backward if backward is not None else forward, seed=self.random.getrandbits(64)
             )
         hosts = [
-            self.host(name, address, device, sysctl=sysctl, fast_path=fast_path)
+            self.host(name, address, device, sysctl=sysctl, congestion=congestion, fast_path=fast_path)
             for name, address, device in (("a", "10.0.0.1", a), ("b", "10.0.0.2", b))
         ]
         return hosts[0], hosts[1], link

@@ -1,0 +1,57 @@
+"""Which congestion control a connection has: chosen when it opens, changed by TCP_CONGESTION.
+
+tcp(7). By name, of the stack's `algorithms`: the connection's option, or the stack's tcp_congestion_control. Windows are octets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.congestion import INFINITE, CongestionControl, Reno
+from tunstack.engine.state import SYNCHRONIZED
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+# What tcp_hystart means.
+HYSTART_NOBODY = 0
+HYSTART_ALL = 2  # who slow-starts at all; 1, the default, leaves it to the algorithm
+
+
+def start(conn: Connection) -> None:
+    """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
+    sysctl = conn.stack.sysctl
+    initial = sysctl.tcp_initial_cwnd * conn.tx.mss
+    name = conn.options.congestion or sysctl.tcp_congestion_control
+    cc = _make(conn, name, conn.tx.mss if conn.retransmits > 1 else initial)
+    cc.restart_window = initial
+    if sysctl.tcp_initial_ssthresh:
+        cc.ssthresh = min(sysctl.tcp_initial_ssthresh * conn.tx.mss, INFINITE)
+    conn.tx.cc = cc
+    conn.tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, sysctl)
+
+
+def change(conn: Connection, name: str) -> None:
+    """Go on with another algorithm, from the windows that there are; the one that runs is left alone. The name is known to be right."""
+    if conn.state not in SYNCHRONIZED or conn.tx.cc.name == name:
+        return
+    old = conn.tx.cc
+    cc = _make(conn, name, old.cwnd)
+    cc.ssthresh = old.ssthresh
+    cc.restart_window = old.restart_window
+    conn.tx.cc = cc
+
+
+def name_of(conn: Connection) -> str:
+    """Return the algorithm that a connection has or, before it is open, will have."""
+    cc: CongestionControl | None = getattr(conn.tx, "cc", None)
+    return cc.name if cc is not None else conn.options.congestion or conn.stack.sysctl.tcp_congestion_control
+
+
+def _make(conn: Connection, name: str, cwnd: int) -> CongestionControl:
+    stack = conn.stack
+    cc = stack.algorithms.get(name, Reno)(conn.tx.mss, cwnd)  # a program may write what it likes into the sysctl
+    knob = stack.sysctl.tcp_hystart
+    if knob in (HYSTART_NOBODY, HYSTART_ALL):
+        cc.use_hystart(knob == HYSTART_ALL)
+    return cc
