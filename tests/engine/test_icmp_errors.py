@@ -111,7 +111,7 @@ def test_fragmentation_needed_lowers_the_mss_and_sends_again_what_did_not_pass(p
         +0   > P. 1461:2921(1460) ack 1
         +.01 < icmp unreachable frag_needed mtu 1200 [1:1461(1460)]
         +0   > . 1:1161(1160) ack 1
-        +0   > P. 1161:2321(1160) ack 1
+        +0   > . 1161:2321(1160) ack 1
         +0   > P. 2321:2921(600) ack 1
         +0   expect snd_mss=1160 pmtu=1200
         +.01 < . 1:1(0) ack 2921 win 30000
@@ -161,7 +161,7 @@ def test_an_absurd_mtu_is_bounded(play: Play) -> None:
         +0   > P. 1:1461(1460) ack 1
         +0   < icmp unreachable frag_needed mtu 68 [1:1461(1460)]
         +0   > . 1:513(512) ack 1
-        +0   > P. 513:1025(512) ack 1
+        +0   > . 513:1025(512) ack 1
         +0   > P. 1025:1461(436) ack 1
         +0   expect pmtu=552
         """
