@@ -9,6 +9,8 @@ import struct
 import pytest
 from aio.recorder import connected
 
+from tunstack.aio.sockopt import TCP_UTO
+
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13
 
@@ -214,4 +216,16 @@ async def test_socket_is_not_blocking_and_has_no_descriptor(ours):
         sock.getpeername()
     assert caught.value.errno == errno.ENOTCONN
     await far.until("lost ConnectionResetError")
+    server.close()
+
+
+async def test_the_uto_option_is_asked_for_by_a_number_of_our_own(ours):
+    """M-14: Linux has none."""
+    near, _, server = await connected(ours)
+    sock = near.transport.get_extra_info("socket")
+    assert sock.getsockopt(TCP, TCP_UTO) == 0
+    sock.setsockopt(TCP, TCP_UTO, 600)
+    assert sock.getsockopt(TCP, TCP_UTO) == 600
+    assert near.transport.get_extra_info("connection").options.user_timeout_advertise == 600
+    near.transport.close()
     server.close()

@@ -23,6 +23,7 @@ INT = struct.Struct("i")
 LINGER = struct.Struct("ii")  # struct linger
 CONGESTION_NAME_MAX = 16  # TCP_CA_NAME_MAX
 TCP_CONGESTION, TCP_USER_TIMEOUT = 13, 18  # not every build of Python names these two
+TCP_UTO = 0x1C00  # ours: the UTO option (RFC 5482), s to advertise, 0: off; Linux has none
 SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF = 2304, 4608
 
 # (level, option) -> the field of SocketOptions.
@@ -35,6 +36,7 @@ INTEGERS: dict[tuple[int, int], str] = {
     (TCP, socket.TCP_MAXSEG): "maxseg",
     (TCP, socket.TCP_SYNCNT): "syncnt",
     (TCP, TCP_USER_TIMEOUT): "user_timeout",
+    (TCP, TCP_UTO): "user_timeout_advertise",
     (IP, socket.IP_TOS): "tos",
     (IP, socket.IP_TTL): "ttl",
 }

@@ -88,6 +88,7 @@ def window_changed(conn: Connection) -> None:
     if tx.unsent:
         if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
             conn.persist_at = NEVER
+            conn.persist_since = 0
             tx.probe_due = False
         tx.more = False
         conn.mark_dirty()

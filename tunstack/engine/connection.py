@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import control, input, output, timeouts, transitions, urgent
+from tunstack.engine import control, input, output, timeouts, transitions, urgent, usertimeout
 from tunstack.engine.delivery import deliver, window_opened
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
@@ -44,6 +44,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "adopted_timeout",
         "agreed",
         "can_probe",
         "cost_data",
@@ -72,6 +73,7 @@ class Connection:
         "paused",
         "persist_at",
         "persist_backoff",
+        "persist_since",
         "probes_out",
         "recovery",
         "retrans_at",
@@ -90,6 +92,7 @@ class Connection:
         "ts_offset",
         "ts_ok",
         "tx",
+        "uto_due",
         "was_writable",
         "write_low_water",
     )
@@ -110,6 +113,8 @@ class Connection:
         self.can_probe = False  # tail loss probes are used
         self.agreed: Agreed | None = None  # what the SYNs agreed on
         self.ts_ok = False  # timestamps are in use
+        self.adopted_timeout = 0  # user timeout by the peer's UTO option; 0: none
+        self.uto_due = usertimeout.is_enabled(options, stack.sysctl)  # our UTO option is to be sent
         self.ts_offset = stack.isn.ts_offset(flow) if stack.sysctl.tcp_timestamps else 0
         self.listener: object | None = None  # the listener that it came by
         # The application's side.
@@ -136,6 +141,7 @@ class Connection:
         self.retransmits = 0  # timeouts in a row
         self.retrans_at = 0  # when the first of them was
         self.probes_out = 0  # window probes without an answer
+        self.persist_since = 0  # when the first of them was; 0: the window is open
         self.persist_backoff = 0  # window probes since the window closed
         self.keepalive_probes = 0  # keepalive probes without an answer
         self.last_received_at = 0
@@ -206,6 +212,11 @@ class Connection:
         """Whether the protocol is done with it."""
         return self.state is CLOSED or self.state is TIME_WAIT
 
+    @property
+    def user_timeout(self) -> int:
+        """How long data may stay unacknowledged, us: as set, or as the peer's UTO option has it; 0: the retries decide."""
+        return usertimeout.timeout_of(self)
+
     def info(self) -> ConnectionInfo:
         """Return what Linux tells in TCP_INFO."""
         return ConnectionInfo.of(self)
@@ -240,6 +251,7 @@ class Connection:
         self.rx.ts_recent_at = now
         self.tx.wscale = agreed.snd_wscale
         self.tx.peer_mss = agreed.mss
+        usertimeout.take(self, agreed.user_timeout)
         self.tx.set_mss(agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
 
     def start_congestion_control(self) -> None:
@@ -423,6 +435,8 @@ class Connection:
             self.mark_dirty()
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
+        elif name == "user_timeout_advertise":
+            self.uto_due = usertimeout.is_enabled(self.options, self.stack.sysctl)
         elif name == "oobinline":
             deliver(self)
         elif name == "quickack" and self.rx is not None:

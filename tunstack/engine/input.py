@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import transitions, urgent
+from tunstack.engine import transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.guard import challenge
@@ -43,6 +43,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
         or (length and (rx.pieces or conn.is_orphan or rx.urgent is not None or (rx.queued and rx.is_full)))
         or seg.sack
+        or seg.options
         or not conn.recovery.is_quiet
     ):
         return False
@@ -87,6 +88,8 @@ def arrives(conn: Connection, seg: Segment, now: int) -> None:
     ):
         if seg.flags & URG or conn.rx.urgent is not None:
             urgent.arrives(conn, seg)
+        if seg.options:
+            usertimeout.take(conn, usertimeout.decode(seg.options))
         take_text(conn, seg, now)
 
 

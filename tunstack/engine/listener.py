@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tunstack.engine import usertimeout
 from tunstack.engine.connection import Connection
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.options import SocketOptions
@@ -102,6 +103,7 @@ class HalfOpen:
                 self._ts_val(now) if agreed.ts_ok else None,
                 agreed.ts_recent,
                 self.listener.options.tos,
+                usertimeout.option_for(self.listener.options, stack.sysctl),
             )
         )
 

@@ -29,6 +29,7 @@ class SocketOptions:
     sndbuf: int | None = None  # SO_SNDBUF, octets
     maxseg: int | None = None  # TCP_MAXSEG, octets
     user_timeout: int = 0  # TCP_USER_TIMEOUT, ms; 0: the retries decide
+    user_timeout_advertise: int = 0  # UTO option (RFC 5482), s: told to the peer, and its own is taken over; 0: off. Not in Linux
     syncnt: int | None = None  # TCP_SYNCNT
     congestion: str | None = None  # TCP_CONGESTION
     tos: int = 0  # IP_TOS
@@ -49,6 +50,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "sndbuf": (0, 0x7FFFFFFF),
     "maxseg": (88, 32767),
     "user_timeout": (0, 0x7FFFFFFF),
+    "user_timeout_advertise": (0, 0x7FFF * 60),
     "syncnt": (1, 127),
     "tos": (0, 255),
     "ttl": (1, 255),

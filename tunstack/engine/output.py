@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import mtuprobe, urgent
+from tunstack.engine import mtuprobe, urgent, usertimeout
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS, PROBE, REORDER
 from tunstack.engine.retransmission import restart_timer, set_timer
@@ -78,11 +78,13 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     if conn.retransmits:
         conn.stack.counters.TcpRetransSegs += 1
     else:
-        conn.syn_sent_at = now
-    conn.rto_at = now + min(RTO_INITIAL << conn.retransmits, RTO_MAX)
+        conn.syn_sent_at = conn.retrans_at = now
+    since = conn.retrans_at if conn.retransmits else 0
+    conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << conn.retransmits, RTO_MAX), since, now)
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed
+    uto = usertimeout.option_for(conn.options, sysctl)
     if conn.state is SYN_SENT or agreed is None:
         return make_syn(
             conn.flow,
@@ -96,6 +98,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
             ts_val if sysctl.tcp_timestamps else None,
             0,
             conn.options.tos,
+            uto,
         )
     rx = conn.rx
     return make_syn(
@@ -110,6 +113,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         ts_val if agreed.ts_ok else None,
         rx.ts_recent,
         conn.options.tos,
+        uto,
     )
 
 
@@ -251,6 +255,8 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
     )
     if tx.urgent_end:
         urgent.point(tx, seg)
+    if conn.uto_due:
+        usertimeout.attach(conn, seg)
     return seg
 
 
@@ -261,11 +267,13 @@ def poll_probe(conn: Connection, now: int) -> Segment:
     conn.probes_out += 1
     conn.persist_backoff += 1
     conn.stack.counters.TCPWinProbe += 1
-    conn.persist_at = now + min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
+    delay = min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
+    conn.persist_at = now + usertimeout.clamp(conn, delay, conn.persist_since, now)
     conn.arm(conn.persist_at)
     size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
     tx.push_position = tx.queue.end  # a probe asks the peer to look
     if size:
+        conn.persist_since = 0
         return poll_data(conn, size, now)
     probe = make_probe(conn, now)
     if tx.urgent_end and 0 < urgent.ahead(tx, tx.snd_una) <= urgent.POINTER_MAX:
@@ -296,6 +304,8 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     )
     if conn.tx.urgent_end:
         urgent.point(conn.tx, seg)
+    if conn.uto_due:
+        usertimeout.attach(conn, seg)
     return seg
 
 

@@ -64,5 +64,8 @@ class Sysctl:
     tcp_synack_retries: int = 5
     tcp_timestamps: bool = True
     tcp_tso_rtt_log: int = 9  # bursts may be larger below 2^this us of round-trip time
+    tcp_user_timeout_max: int = 3600  # s: what the peer's UTO option can bring (U_LIMIT in RFC 5482); not in Linux
+    tcp_user_timeout_min: int = 100  # s: and at least (L_LIMIT, R2 of RFC 1122); not in Linux
+    tcp_user_timeout_option: bool = False  # UTO options on every connection (RFC 5482); not in Linux
     tcp_window_scaling: bool = True
     tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)  # octets: min, default, max

@@ -38,6 +38,7 @@ def established(conn: Connection, now: int) -> None:
     if not conn.rtt.srtt:
         conn.rtt.rto = RTO_FALLBACK
     conn.retransmits = 0
+    conn.retrans_at = 0
     conn.rto_at = NEVER
     conn.syn_due = False
     conn.last_received_at = now
