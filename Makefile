@@ -1,7 +1,7 @@
 # tunstack: building, running, testing. Everything is set up as it is needed; see scripts/setup.sh.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench packetdrill-plugin clean
+.PHONY: help build run test check interop bench packetdrill-plugin clean
 
 BIN := .venv/bin
 # Only an interface takes root: where we are not root, what makes one goes through sudo.
@@ -12,7 +12,7 @@ ROOT_TESTS := tests/interop
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS='...' is handed on by run, test and bench: make run ARGS='--http-root /srv'"
+	@echo "  ARGS='...' is handed on by run, test, interop and bench: make run ARGS='--http-root /srv'"
 
 build: ## make .venv/ with tunstack in it (.venv/bin/tunstack)
 	@scripts/setup.sh build
@@ -32,6 +32,10 @@ check: ## run the linters, the type checker, the import rules and the C compiler
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/unit/test_imports.py
 	$(BIN)/python native/build.py --check
+
+interop: ## run the interop matrix against Linux, 1440 cells; ARGS='--only mtu=576,load=up' runs some
+	@scripts/setup.sh test
+	@$(SUDO) $(BIN)/python scripts/interop/matrix.py $(ARGS)
 
 bench: ## compare with the kernel's TCP
 	@scripts/setup.sh test

@@ -96,6 +96,16 @@ class Namespace:
 
         self.run(configure)
 
+    def add_route(self, network: str, interface: str) -> None:
+        """Send what is for a network out of an interface."""
+
+        def configure() -> None:
+            with IPRoute(use_event_loop=asyncio.SelectorEventLoop()) as route:
+                (index,) = route.link_lookup(ifname=interface)
+                route.route("add", dst=network, oif=index)
+
+        self.run(configure)
+
     def disable_offloads(self, interface: str) -> None:
         """Have each packet cut and checksummed before it leaves through the interface, and none merged that came in."""
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -46,7 +47,7 @@ def machine_busy() -> float:
 
 
 class Process:
-    """A program in a namespace, its standard output read line by line. It dies with us, however we end."""
+    """A program in a namespace: its standard output read, its standard input written line by line. It dies with us, however we end."""
 
     def __init__(self, arguments: Sequence[str], namespace: Namespace, cpus: frozenset[int] | None = None) -> None:
         """Start it; `cpus` are those that it may run on."""
@@ -62,7 +63,7 @@ class Process:
         self._rest = b""
         self._process = subprocess.Popen(
             arguments,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             preexec_fn=prepare,
@@ -103,6 +104,21 @@ class Process:
         if got != line:
             raise ProcessError(f"{self._name} said {got!r} where {line!r} was due")
 
+    def say(self, line: str) -> None:
+        """Write a line to its standard input; ProcessError if it reads no more."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(line.encode() + b"\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise ProcessError(f"{self._name} ended early{self.complaint()}") from None
+
+    def last_words(self, timeout: float, count: int) -> list[str]:
+        """Ask it to end (SIGTERM), and return the lines that it says to that."""
+        self._process.terminate()
+        return [self.line(timeout) for _ in range(count)]
+
     def cpu_time(self) -> CpuTime:
         """Return what it took so far."""
         with open(f"/proc/{self._process.pid}/stat") as stat:
@@ -124,6 +140,8 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
         self._errors.close()

@@ -69,7 +69,7 @@ def test_a_challenge_from_a_half_open_connection_does_not_show_more_than_the_con
 
 
 def test_a_syn_that_comes_again_late_finds_a_half_open_connection_that_waits_on(play: Play) -> None:
-    """M-23: Linux (tcp_check_req) starts the timer of the SYN-ACK anew with the answer; the ACK of that answer is not to be met with RST."""
+    """M-23: Linux (tcp_check_req) starts the timer of the SYN-ACK anew with the answer; the ACK of it is not to be met with RST."""
     play(
         """
         0    listen 8080

@@ -197,12 +197,12 @@ def shape(board: Scoreboard) -> list[tuple[int, int, int]]:
 def test_a_block_may_cover_part_of_a_burst() -> None:
     """M-13: a flight of 64 KiB is cut where the blocks end, and runs of SACKed octets are joined again."""
     board = board_of(10_000, 10_000)
-    heard = Heard(0, None)
+    heard = Heard(0, None, 0, 100)
     board.sack([(2000, 3000), (5000, 12_000)], 0, 0, 1000, heard)
     assert shape(board) == [(0, 2000, 0), (2000, 3000, SACKED), (3000, 5000, 0), (5000, 12_000, SACKED), (12_000, 20_000, 0)]
     assert (board.sacked_out, board.sacked_segments, board.highest_sacked) == (8000, 8, 12_000)
     assert (heard.delivered, heard.sacked, heard.reordered) == (8000, True, None)
-    heard = Heard(0, board.highest_sacked)
+    heard = Heard(0, board.highest_sacked, 0, 100)
     board.sack([(2000, 12_000)], 0, 0, 1000, heard)
     assert shape(board) == [(0, 2000, 0), (2000, 12_000, SACKED), (12_000, 20_000, 0)]
     assert (heard.delivered, heard.reordered) == (2000, 3000)
@@ -220,7 +220,7 @@ def test_sums_follow_every_mark() -> None:
     board.mark_lost(first)
     assert (board.lost_out, board.retrans_out, board.lost_ever) == (2000, 0, 3000)
     board.resend(first, 20)
-    heard = Heard(0, None)
+    heard = Heard(0, None, 0, 100)
     board.sack([(1000, 2000)], 0, 0, 1000, heard)
     assert (board.lost_out, board.retrans_out, board.sacked_out) == (0, 1000, 1000)
     board.acknowledge_marked(1500, 0, heard)
@@ -234,7 +234,7 @@ def test_the_arithmetic_holds_where_sequence_numbers_wrap() -> None:
     board = Scoreboard()
     for seq in range(top - 2000, top + 2000, 1000):
         board.flights.append(Flight(seq % top, (seq + 1000) % top, 1, False))
-    heard = Heard(top - 2000, None)
+    heard = Heard(top - 2000, None, 0, 100)
     board.sack([(top - 1000, 500)], top - 2000, top - 2000, 1000, heard)
     assert shape(board) == [(top - 2000, top - 1000, 0), (top - 1000, 500, SACKED), (500, 1000, 0), (1000, 2000, 0)]
     assert board.highest_sacked == 500

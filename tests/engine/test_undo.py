@@ -25,7 +25,7 @@ def test_dsacks_for_all_that_was_resent_take_the_reduction_back(play: Play) -> N
         +0   > . 1:1001(1000) ack 1
         +0   expect ssthresh=5000
         +.01 < . 1:1(0) ack 10001 win 60000
-        +0   expect cwnd=5000
+        +0   expect cwnd=6000
         +.09 < . 1:1(0) ack 10001 win 60000 <sack 1:1001,nop,nop>
         +0   expect cwnd=10000 ssthresh=2147483647 ca_state=0
         +0   counter TCPDSACKUndo=1 TCPDSACKRecv=1
@@ -55,7 +55,7 @@ def test_the_echo_of_the_retransmission_does_not(play: Play) -> None:
         +.1  < . 1:1(0) ack 1 win 60000 <nop,nop,TS val 3 ecr 200,nop,nop,sack 1001:4001>
         +0   > . 1:1001(1000) ack 1
         +.1  < . 1:1(0) ack 10001 win 60000 <nop,nop,TS val 4 ecr 300>
-        +0   expect cwnd=5000 ssthresh=5000 ca_state=0
+        +0   expect cwnd=6000 ssthresh=5000 ca_state=0
         +0   counter TCPFullUndo=0
         """
     )

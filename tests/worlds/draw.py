@@ -22,7 +22,7 @@ SECOND = 1_000_000
 WRITES_MAX = 40  # of one application
 READS_MAX = 60  # of an application that reads in sips
 
-# What a host's knobs are drawn from, each with the chance that it is not left alone. A knob that the stack does not have yet is passed over.
+# What a host's knobs are drawn from, each with the chance that it is not left alone. A knob that the stack lacks is passed over.
 KNOBS: dict[str, tuple[float, Sequence[object]]] = {
     "tcp_timestamps": (0.3, (False,)),
     "tcp_sack": (0.3, (False,)),

@@ -65,7 +65,7 @@ class Endpoint:
         packed = tuple(pack_address(address) if isinstance(address, str) else address for address in several)
         if not packed:
             raise ValueError("an endpoint needs at least one address")
-        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), congestion)
+        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), congestion=congestion)
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
         self.error: OSError | None = None  # why the device went away

@@ -119,7 +119,8 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     board = tx.board
     flight = tx.outstanding
     prior_una = tx.snd_una
-    heard = Heard(prior_una, board.highest_sacked if conn.may_sack and board.sacked_segments else None)
+    highest = board.highest_sacked if conn.may_sack and board.sacked_segments else None
+    heard = Heard(prior_una, highest, conn.rtt.min_rtt, now)
     if seg.sack and conn.may_sack:
         blocks = believed_blocks(conn, seg, heard)
         if blocks:

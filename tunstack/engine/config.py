@@ -28,5 +28,5 @@ class StackConfig:
     mtu: int = 1500
     max_payload: int = 65536 - 16 - 120  # room for headers in a 64 KiB super-segment
     sysctl: Sysctl = field(default_factory=Sysctl)
-    congestion: str | type[CongestionControl] | None = None  # of new connections; None: sysctl.tcp_congestion_control
     fast_path: bool = True  # False: every segment takes the full way; the results must be equal (tests)
+    congestion: str | type[CongestionControl] | None = None  # of new connections; None: sysctl.tcp_congestion_control

@@ -39,16 +39,13 @@ class Rack:
         self.persist = 0  # RACK.reo_wnd_persist: recoveries until it is one again
         self.dsack_round: int | None = None  # RACK.dsack_round: until then another D-SACK widens nothing
 
-    def advance(self, heard: Heard, now: int, min_rtt: int) -> None:
+    def advance(self, heard: Heard) -> None:
         """Take note of the newest transmission delivered (RFC 8985 6.2 step 2)."""
         sent_at = heard.newest
         if not sent_at:
             return
         self.is_advanced = True
-        rtt = now - sent_at
-        if heard.newest_was_resent and rtt < min_rtt:
-            return  # rather the original came than the retransmission, so soon
-        self.rtt = rtt
+        self.rtt = heard.rtt
         if sent_at > self.sent_at or (sent_at == self.sent_at and seq_gt(heard.newest_end, self.end)):
             self.sent_at = sent_at
             self.end = heard.newest_end

@@ -114,7 +114,7 @@ class Recovery:
             self._count_dsack(heard.dsacked)
         if heard.reordered is not None and (self.phase != LOSS or self._undo_marker is not None):
             self._on_reordering((board.highest_sacked - heard.reordered) & MASK)
-        rack.advance(heard, now, self.rtt.min_rtt)
+        rack.advance(heard)
         if not self.is_sack:
             self._count_without_sack(heard, is_duplicate)
         if self.probe_end is not None:

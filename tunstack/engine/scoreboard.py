@@ -47,19 +47,23 @@ class Heard:
         "dsacked",
         "has_original",
         "has_resent",
+        "min_rtt",
         "newest",
         "newest_end",
-        "newest_was_resent",
+        "now",
         "oldest_acked_at",
         "oldest_sacked_at",
         "prior_highest",
         "prior_una",
         "reordered",
+        "rtt",
         "sacked",
         "youngest_at",
     )
 
-    def __init__(self, prior_una: int, prior_highest: int | None) -> None:
+    def __init__(self, prior_una: int, prior_highest: int | None, min_rtt: int, now: int) -> None:
+        self.now = now
+        self.min_rtt = min_rtt  # least round-trip time so far
         self.prior_una = prior_una  # SND.UNA before it
         self.prior_highest = prior_highest  # behind the highest octet SACKed before it, None: none was
         self.acked = 0  # octets by which SND.UNA moved
@@ -71,9 +75,10 @@ class Heard:
         self.oldest_acked_at = 0  # when the oldest acknowledged data left, of that which was sent once
         self.oldest_sacked_at = 0  # the same of the data SACKed
         self.youngest_at = 0  # when the youngest of both left
-        self.newest = 0  # when the newest transmission of all delivered left, and whether it was a retransmission (RACK)
-        self.newest_end = 0
-        self.newest_was_resent = False
+        # For RACK (RFC 8985 6.2 step 2), of all that was delivered but what a retransmission cannot have brought yet:
+        self.newest = 0  # when the newest transmission left
+        self.newest_end = 0  # and its end
+        self.rtt = 0  # the round-trip time of the last
         self.reordered: int | None = None  # lowest sequence number of data sent once that arrived after later data
 
 
@@ -195,10 +200,12 @@ class Scoreboard:
             heard.youngest_at = max(heard.youngest_at, flight.sent_at)
             if not seq_gt(flight.end, recover):
                 heard.has_original = True
-        if flight.sent_at > heard.newest or (flight.sent_at == heard.newest and seq_gt(flight.end, heard.newest_end)):
-            heard.newest = flight.sent_at
-            heard.newest_end = flight.end
-            heard.newest_was_resent = bool(marks & EVER_RESENT)
+        rtt = heard.now - flight.sent_at
+        if not marks & EVER_RESENT or rtt >= heard.min_rtt:  # so soon rather the original came than the retransmission
+            heard.rtt = rtt
+            if flight.sent_at > heard.newest or (flight.sent_at == heard.newest and seq_gt(flight.end, heard.newest_end)):
+                heard.newest = flight.sent_at
+                heard.newest_end = flight.end
         flight.marks = marks & EVER_RESENT
 
     def _mark_sacked(self, flight: Flight, mss: int) -> None:
