@@ -136,7 +136,8 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
         else:
-            self._conn.on_urgent = self._on_urgent
+            if not self._is_over:
+                self._conn.on_urgent = self._on_urgent
             if self._resume_handle is None and not self._paused:
                 # Not here: delivery must not run inside our context, which every delivery enters.
                 self._resume_handle = self._loop.call_soon(self._resume)
@@ -425,6 +426,7 @@ class StreamTransport(transports._FlowControlMixin):
     def _leave(self) -> None:
         if not self._is_over:
             self._is_over = True
+            self._conn.on_urgent = None  # as the sink: the connection may outlive us, and would keep us
             self._registry.discard(self)
 
     def _call_connection_lost(self, error: BaseException | None) -> None:
