@@ -29,6 +29,7 @@ from worlds.play import play
 
 CHUNK = 250  # worlds that a worker plays between two reports
 WORLD_LIMIT_S = 60  # of processor time, after which a world is taken for one without an end
+LONGEST = 5  # worlds that took the longest in virtual time: where nothing fails, that is where to look
 SHOWN = 20  # failures that are told in full
 
 # What the worlds must have met, so that one sees that they reach into every corner: a title and the counters for it.
@@ -70,15 +71,16 @@ class Report:
     cpu_s: float = 0.0
     counters: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, str]] = field(default_factory=list)  # seed and what failed
+    longest: list[tuple[int, int]] = field(default_factory=list)  # virtual s and seed, of those that no plan excuses
 
     def to_json(self) -> str:
         """Return one line of the journal."""
-        return json.dumps([self.first, self.count, self.cpu_s, self.counters, self.failures])
+        return json.dumps([self.first, self.count, self.cpu_s, self.counters, self.failures, self.longest])
 
     @staticmethod
     def from_json(line: str) -> Report:
-        first, count, cpu_s, counters, failures = json.loads(line)
-        return Report(first, count, cpu_s, Counter(counters), [(seed, text) for seed, text in failures])
+        first, count, cpu_s, counters, failures, longest = json.loads(line)
+        return Report(first, count, cpu_s, Counter(counters), list(map(tuple, failures)), list(map(tuple, longest)))
 
 
 class Endless(RuntimeError):
@@ -99,12 +101,16 @@ def play_chunk(bounds: tuple[int, int]) -> Report:
     for seed in range(first, end):
         signal.setitimer(signal.ITIMER_VIRTUAL, WORLD_LIMIT_S)
         try:
-            report.counters += play(draw_world(seed)).counters
+            outcome = play(draw_world(seed))
+            report.counters += outcome.counters
+            if not outcome.counters["excused"]:
+                report.longest.append((outcome.elapsed // 1_000_000, seed))
         except Exception as error:
             report.failures.append((seed, describe(error)))
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     report.cpu_s = time.process_time() - started
+    report.longest = sorted(report.longest)[-LONGEST:]
     return report
 
 
@@ -194,6 +200,8 @@ def summarize(reports: list[Report], elapsed: float) -> None:
     print("\nall counters:")
     for name in sorted(counters):
         print(f"  {name:34} {counters[name]:>10}")
+    longest = sorted(entry for report in reports for entry in report.longest)[-LONGEST:]
+    print("\nlongest: " + ", ".join(f"seed {seed} {seconds} s" for seconds, seed in reversed(longest)))
     for text, seeds in sorted(kinds.items(), key=lambda item: -len(item[1])):
         print(f"\nfailed {len(seeds)} times: {text}\n  seeds {' '.join(map(str, sorted(seeds)[:10]))}")
 

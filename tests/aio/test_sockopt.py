@@ -62,6 +62,7 @@ async def test_default(world, level, option, value):
         (TCP, socket.TCP_SYNCNT, 3, 3),
         (TCP, TCP_USER_TIMEOUT, 30_000, 30_000),
         (IP, socket.IP_TOS, 0x10, 0x10),
+        (IP, socket.IP_TOS, 0xBB, 0xB8),  # the ECN bits are TCP's own
         (IP, socket.IP_TTL, 3, 3),
     ],
 )

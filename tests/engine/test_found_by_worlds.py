@@ -69,7 +69,7 @@ def test_a_challenge_from_a_half_open_connection_does_not_show_more_than_the_con
 
 
 def test_a_syn_that_comes_again_late_finds_a_half_open_connection_that_waits_on(play: Play) -> None:
-    """M-23: Linux (tcp_check_req) starts the timer of the SYN-ACK anew with the answer; the ACK of it is not to be met with RST."""
+    """M-23: Linux (tcp_check_req) starts the timer of the SYN-ACK anew with the answer, whose ACK is not to be met with RST."""
     play(
         """
         0    listen 8080
@@ -145,3 +145,8 @@ def test_close_after_the_fin_was_acknowledged_has_the_driver_look_at_the_deadlin
     runner.stack.on_dirty = lambda: asked.append(True)
     conn.close(runner.now)
     assert asked
+
+
+def test_a_limit_of_one_challenge_a_second_lets_one_pass(play: Play) -> None:
+    """M-59, RFC 5961 7: half the limit is rounded up, as in Linux; else who waits for the answer to its SYN-ACK waits for ever."""
+    play(OPEN + "+1 < S 1:1(0) win 30000\n+0 > . 1:1(0) ack 1\n", tcp_challenge_ack_limit=1)

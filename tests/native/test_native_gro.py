@@ -150,6 +150,33 @@ def test_a_run_has_at_most_65535_octets(codec: ModuleType) -> None:
     assert merged(codec, frame(0, 32768), frame(32768, 32768)) == [(0, 32768, 1, 0), (32768, 32768, 1, 0)]
 
 
+@both
+def test_ecn_marks_are_never_mixed(codec: ModuleType) -> None:
+    """M-18: a CE mark speaks for its packet, and RFC 3168's receiver must see it: a run is of one codepoint, in either order."""
+    for other in (0, 1, 3):
+        marks = [2, 2, other, 2, 2]
+        segments = codec.Reader(False).parse([frame(1000 * i, 1000, tos=mark) for i, mark in enumerate(marks)]).segments
+        assert [(segment.tos, segment.length) for segment in segments] == [(2, 2000), (other, 1000), (2, 2000)]
+
+
+@both
+def test_cwr_and_ece_stay_with_their_packets(codec: ModuleType) -> None:
+    """M-18: CWR ends an echo once; merged away, or spread, it would end the next one too."""
+    for flag in (CWR, ECE):
+        segments = codec.Reader(False).parse([frame(1000 * i, 1000, flags=ACK | (flag if i == 2 else 0)) for i in range(5)]).segments
+        assert [(segment.flags & (CWR | ECE), segment.length) for segment in segments] == [(0, 2000), (flag, 1000), (0, 2000)]
+
+
+@both
+def test_a_super_frame_with_cwr_is_a_run_whose_first_packet_bears_it(codec: ModuleType) -> None:
+    """M-18: virtio's GSO_ECN. What is written again is cut so."""
+    octets = HEADER.pack(1, 0x81, 40, 1000, 20, 16) + frame(0, 4000, flags=ACK | CWR, tos=2)
+    (segment,) = codec.Reader(True).parse([octets]).segments
+    assert (segment.flags, segment.gso_size, segment.packets, segment.tos) == (ACK | CWR, 1000, 4, 2)
+    cut = codec.Reader(False, coalesce=False).parse(codec.encode(segment)).segments
+    assert [(each.flags, each.tos) for each in cut] == [(ACK | CWR, 2), (ACK, 2), (ACK, 2), (ACK, 2)]
+
+
 def super_frame(seq: int, size: int, gso_size: int, flags: int = ACK) -> bytes:
     return HEADER.pack(1, 1 if gso_size else 0, 40, gso_size, 20, 16) + frame(seq, size, flags=flags)
 

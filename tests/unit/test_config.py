@@ -124,6 +124,7 @@ def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("[services.http]\nupload = true", "2: services.http.upload: there is no directory to write to; give one with --http-root"),
         ("sysctl = 4", "1: sysctl: must be a table, not an integer"),
         ("[sysctl]\nnet.ipv4.tcp_sacks = 1", "2: sysctl.net.ipv4.tcp_sacks: there is no such knob (did you mean tcp_sack?)"),
+        ("[sysctl]\nnet.ipv4.tcp_ecn = 3", "2: sysctl.net.ipv4.tcp_ecn: 3 is not between 0 and 2"),
         ("[sysctl]\ntcp_sack = 1", "2: sysctl.tcp_sack: there is no such knob (did you mean net.ipv4.tcp_sack?)"),
         ("[sysctl.net.ipv4]\n\ntcp_sack = 2", "3: sysctl.net.ipv4.tcp_sack: 2 is neither 0 nor 1"),
         ("[sysctl]\n'net.ipv4.tcp_retries2' = 256", "2: sysctl.net.ipv4.tcp_retries2: 256 is not between 0 and 255"),

@@ -163,8 +163,30 @@ def test_a_window_that_is_not_used_does_not_grow_in_conservative_slow_start() ->
     slow_start(control, 3, 100 * MS)
     slow_start(control, 2, 150 * MS)
     before = control.cwnd
-    control.on_ack(MSS, before, 150 * MS, 0, False)
+    for left in range(before, 0, -MSS):
+        control.on_ack(MSS, left, 150 * MS, 0, False)
     assert control.cwnd == before and control.ssthresh == INFINITE
+
+
+def test_rounds_in_which_the_window_is_not_used_are_none() -> None:
+    """M-39: neither of them ends slow start nor do they count in its conservative part."""
+    control = Cubic(MSS, 10 * MSS)
+    slow_start(control, 3, 100 * MS)
+    for _ in range(10):
+        for left in range(80, 0, -1):
+            control.on_ack(MSS, left * MSS, 300 * MS, 0, False)
+    assert (control.cwnd, control.ssthresh) == (80 * MSS, INFINITE)
+    slow_start(control, 1, 100 * MS)
+    assert control.cwnd == 160 * MSS
+    slow_start(control, 1, 150 * MS)
+    for _ in range(10):
+        for left in range(80, 0, -1):
+            control.on_ack(MSS, left * MSS, 300 * MS, 0, False)
+    assert control.ssthresh == INFINITE
+    slow_start(control, 3, 150 * MS)
+    assert control.ssthresh == INFINITE
+    slow_start(control, 1, 150 * MS)
+    assert control.ssthresh < INFINITE
 
 
 def test_after_an_undo_the_rounds_are_counted_anew() -> None:

@@ -129,6 +129,7 @@ def test_the_seed_decides_everything_and_impairments_may_change_on_the_way() -> 
         {"rate": -5},
         {"ecn": 3},
         {"ecn": -1},
+        {"ce": 1.5},
     ],
 )
 def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
@@ -212,6 +213,20 @@ def test_ecn_marks_from_the_length_of_the_queue_on_and_drops_at_its_end() -> Non
     assert later[1] & 3 == ECT0
     ((_, later),) = direction.offer(packets[1], 720)
     assert later[1] & 3 == CE
+
+
+def test_ce_marks_by_chance_what_can_be_marked() -> None:
+    """M-18: each frame by itself; who cannot be told loses nothing by it, and a repetition bears the same mark."""
+    direction = Direction(Impairment(ce=0.25), random.Random(7))
+    packets = [ipv4.build(SRC, DST, 17, bytes(80), tos=(0, ECT1, ECT0, CE)[i % 4], ident=i) for i in range(4000)]
+    out = [frame for packet in packets for _, frame in direction.offer(packet, 0)]
+    changed = [i for i, frame in enumerate(out) if frame != packets[i]]
+    assert {i % 4 for i in changed} == {1, 2}
+    assert all(out[i][1] & 3 == CE for i in changed)
+    assert direction.marked == len(changed) and 420 < len(changed) < 580
+    assert len(out) == 4000 and not direction.lost
+    always = Direction(Impairment(ce=1, duplicate=1), random.Random(7))
+    assert [frame[1] & 3 for _, frame in always.offer(packets[2], 0)] == [CE, CE]
 
 
 def test_what_a_bottleneck_does_to_a_stream_is_known_to_the_microsecond() -> None:

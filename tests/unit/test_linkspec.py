@@ -43,6 +43,7 @@ def test_every_item_is_taken() -> None:
         ("delay=0.0004ms", Impairment()),
         ("delay=2.5US", Impairment(delay=3)),
         ("loss=0", Impairment()),
+        ("ce=2%", Impairment(ce=0.02)),
         ("loss=100%", Impairment(loss=1.0)),
         ("rate=9600bit", Impairment(rate=9600)),
         ("rate=1.5gbit", Impairment(rate=1_500_000_000)),
@@ -80,7 +81,8 @@ def test_a_direction_by_itself_goes_before_what_is_common() -> None:
         ("dely=1ms", "'dely' is nothing that a link does (did you mean delay?)"),
         (
             "xyz=1",
-            "'xyz' is nothing that a link does (known: delay, jitter, loss, gemodel, dup, corrupt, reorder, rate, queue, mtu, ecn, seed)",
+            "'xyz' is nothing that a link does"
+            " (known: delay, jitter, loss, gemodel, dup, corrupt, ce, reorder, rate, queue, mtu, ecn, seed)",
         ),
         ("delay", "delay has no value: delay=20ms"),
         ("delay=", "delay=: not a time with a unit (us, ms, s), such as delay=20ms"),

@@ -22,7 +22,7 @@ SECOND = 1_000_000
 WRITES_MAX = 40  # of one application
 READS_MAX = 60  # of an application that reads in sips
 
-# What a host's knobs are drawn from, each with the chance that it is not left alone. A knob that the stack lacks is passed over.
+# What a host's knobs are drawn from, each with the chance that it is not left alone. A knob that there is not is passed over.
 KNOBS: dict[str, tuple[float, Sequence[object]]] = {
     "tcp_timestamps": (0.3, (False,)),
     "tcp_sack": (0.3, (False,)),
@@ -184,7 +184,8 @@ def draw_world(seed: int) -> WorldPlan:
     if dice.chance(0.15):  # only one direction is bad
         index = dice.random.randrange(2)
         ways[index] = WayPlan(Impairment(delay=delay))
-    harsh = impatient or trouble == "much"
+    aimed = sum(sum(way.first_lost.values()) + len(way.lost) for way in ways)  # so many in a row may be too much for a handshake
+    harsh = impatient or trouble == "much" or aimed > 5
     abrupt = dice.chance(0.25)
     count = dice.weighted({1: 0.72, 2: 0.18, 3: 0.07, 5: 0.03})
     pairs = tuple(_draw_pair(dice, abrupt, count, min(host.mtu for host in hosts)) for _ in range(count))

@@ -320,7 +320,8 @@ class Play:
             assert excused or client.plan.is_abrupt, f"never accepted: {client.error}"
             return
         excused |= client.plan.is_abrupt or server.plan.is_abrupt
-        if any(app.has_ended and isinstance(app.error, TimeoutError) for app in (client, server)):
+        given_up = [app for app in (client, server) if app.has_ended and app.error is not None]
+        if any(not isinstance(app.error, ConnectionResetError) for app in given_up):
             tally["orphans that gave up"] += 1  # who has closed does not try for ever (tcp_orphan_retries)
             excused = True
         for one, other in ((client, server), (server, client)):

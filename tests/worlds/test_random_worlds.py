@@ -1,4 +1,7 @@
-"""Random worlds: two engines against each other whatever link and applications do. CI plays a share; scripts/random_worlds.py all."""
+"""Random worlds: two engines against each other whatever the link and the applications do.
+
+A share of them; scripts/random_worlds.py plays all.
+"""
 
 from __future__ import annotations
 

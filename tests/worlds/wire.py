@@ -1,7 +1,8 @@
 """Looks at every frame that two hosts send.
 
-Frames are sound; a window's right edge and the acknowledgment never go back; nothing is sent beyond the edge that the other side has shown;
-the octets are those of the stream, in whatever pieces and however often they leave; options are as agreed; SACK blocks cover data.
+Frames are sound; a window's right edge and the acknowledgment never go back; nothing is sent beyond the edge that the other side has
+shown; the octets are those of the stream, in whatever pieces and however often they leave; options are as agreed; SACK blocks lie where
+there is data.
 """
 
 from __future__ import annotations

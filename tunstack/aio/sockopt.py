@@ -231,8 +231,7 @@ class ListenerView(_View):
         return self._listener.stack.sysctl
 
     def _set(self, name: str, value: object) -> None:
-        check_option(name, value, self._listener.stack.algorithms)
-        setattr(self._listener.options, name, value)
+        setattr(self._listener.options, name, check_option(name, value, self._listener.stack.algorithms))
 
 
 def _effective(options: SocketOptions, field: str, sysctl: Sysctl, mss: int) -> int:

@@ -30,12 +30,13 @@ direction alone, which go before the common ones. Up is from A to B (of `tunstac
                          lost in the bad state B (100%), in the good one G (0%)
   dup=P                  sent twice
   corrupt=P              one bit flipped, anywhere in the packet
+  ce=P                   marked CE, where its sender can take it (ECT), each frame by itself
   reorder=P[/DEPTH]      held back until DEPTH (3) later frames have overtaken it, or 20 ms passed
   rate=RATE              of IP octets: 800kbit, 50mbit, 1.5gbit
   queue=FRAMES           that wait for the rate at most (1000); what comes beyond is dropped
   ecn=FRAMES             length of the queue from which on frames whose sender can take it (ECT) are marked CE
   seed=N                 the same choices again; without it a seed is drawn, and told
-A frame meets loss, corruption, duplication, queue and rate, then delay, jitter and reordering.
+A frame meets loss, corruption, a mark, duplication, queue and rate, then delay, jitter and reordering.
 
 While it runs, a line on standard input is a new SPEC (`none` for no impairment); an empty line shows the counts.
 With a delay at most, segments of up to 64 KB pass whole; otherwise packets of wire size, as the kernels cut them.

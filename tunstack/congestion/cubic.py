@@ -6,6 +6,7 @@ Windows are octets, times int microseconds, and all arithmetic is in integers, s
 
 from __future__ import annotations
 
+from tunstack.congestion.hystart import NONE
 from tunstack.congestion.reno import Reno
 
 BETA = 717  # beta_cubic, of SCALE: 0.7 (RFC 9438 4.6)
@@ -49,7 +50,7 @@ class Cubic(Reno):
 
     def __init__(self, mss: int, cwnd: int) -> None:
         super().__init__(mss, cwnd)
-        self._min_rtt = 0  # least RTT, us; 0: no sample
+        self._min_rtt = NONE  # least RTT, us
         self._last_ack_at = 0  # when the last ACK came
         self._w_max = 0  # W_max, octets; 0: there was no reduction, or the last was a timeout
         self._cwnd_prior = 0  # cwnd before the last reduction
@@ -62,18 +63,16 @@ class Cubic(Reno):
         self._saved = (0, 0, 0, 0, 0, 0, 0)  # the epoch before the last reduction, and when that was (RFC 9438 4.9)
 
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:  # hot
-        if rtt and (rtt < self._min_rtt or not self._min_rtt):
+        if 0 < rtt < self._min_rtt:
             self._min_rtt = rtt
-        before = self._last_ack_at
-        self._last_ack_at = now
         if self.cwnd < self.ssthresh:
             acked = self.slow_start(acked, flight, rtt, cwnd_limited)
-            if not acked:
-                return
-        if cwnd_limited:
-            self._follow(acked, now)
-        elif self._epoch_at:  # time in which the application held the window back is no time (RFC 9438 4.2, 5.8)
-            self._epoch_at += now - before
+        if acked:
+            if cwnd_limited:
+                self._follow(acked, now)
+            elif self._epoch_at:  # time in which the application held the window back is no time (RFC 9438 4.2, 5.8)
+                self._epoch_at += now - self._last_ack_at
+        self._last_ack_at = now
 
     def _follow(self, acked: int, now: int) -> None:  # hot
         """Congestion avoidance: grow towards where the cubic will be in a round trip, or to where Reno would be (RFC 9438 4.2 to 4.5)."""
@@ -81,7 +80,8 @@ class Cubic(Reno):
         if not self._epoch_at:
             self._begin_epoch(now)
         estimate = self._grow_estimate(acked)
-        target = self.window_at(now - self._epoch_at + self._min_rtt)
+        rtt = self._min_rtt if self._min_rtt < NONE else 0
+        target = self.window_at(now - self._epoch_at + rtt)
         # RFC 9438 4.2: half as much again a round trip at most; 4.4: (target - cwnd) / cwnd for each segment.
         credit = self._grow_credit + max(min(target - cwnd, cwnd >> 1), 0) * acked
         grow, self._grow_credit = divmod(credit, cwnd)
@@ -128,7 +128,7 @@ class Cubic(Reno):
     def on_rto(self, flight: int, now: int) -> None:
         self.on_congestion(flight, now)
         self._w_max = 0  # RFC 9438 4.8: what was known of the path is not trusted any more
-        self._min_rtt = 0
+        self._min_rtt = NONE
 
     def on_spurious(self, now: int) -> None:
         if self.cwnd < self._cwnd_prior:

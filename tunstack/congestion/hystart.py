@@ -23,11 +23,11 @@ NONE = 1 << 62  # no sample: above every RTT
 class HyStart:
     """Follows the ACKs of one connection's slow start. Phases: slow start (`css_round` 0), conservative slow start (1 to CSS_ROUNDS)."""
 
-    __slots__ = ("_baseline", "_current_min", "_last_min", "_left", "_samples", "css_round")
+    __slots__ = ("_baseline", "_current_min", "_last_min", "_samples", "css_round", "left")
 
     def __init__(self) -> None:
         self.css_round = 0  # rounds of conservative slow start, the one in progress included
-        self._left = 0  # octets to be acknowledged until the round ends; 0: it begins with what is outstanding at the next ACK
+        self.left = 0  # octets to be acknowledged until the round ends; 0: it begins with what is outstanding at the next ACK
         self._last_min = NONE  # lastRoundMinRTT
         self._current_min = NONE  # currentRoundMinRTT
         self._samples = 0  # rttSampleCount
@@ -38,7 +38,7 @@ class HyStart:
 
         `acked` octets of the `flight` that was outstanding are acknowledged; `rtt` is 0 where there is no sample.
         """
-        left = self._left
+        left = self.left
         if not left:
             left = flight
         if rtt:
@@ -56,10 +56,16 @@ class HyStart:
             left = flight - acked if flight > acked else 0
             if self.css_round:
                 self.css_round += 1
-        self._left = left
+        self.left = left
         if not self.css_round:
             return 1
         return CSS_GROWTH_DIVISOR if self.css_round <= CSS_ROUNDS else 0
+
+    def rest(self) -> None:
+        """The window is not used and does not grow: there is nothing to judge. The round in progress is dropped."""
+        self.left = 0
+        self._current_min = NONE
+        self._samples = 0
 
     def _judge(self) -> None:
         """Compare the round with the one before it (slow start), or with the one in which slow start was left (RFC 9406 4.2)."""

@@ -37,17 +37,19 @@ class Reno(CongestionControl):
 
     def slow_start(self, acked: int, flight: int, rtt: int, cwnd_limited: bool) -> int:  # hot
         """Grow by what was acknowledged, up to ssthresh (RFC 5681 3.1). Return the octets that are left for congestion avoidance."""
-        if self._hystart is not None and self.ssthresh >= INFINITE:
-            divisor = self._hystart.on_ack(acked, flight, rtt, self.mss)
+        hystart = self._hystart
+        if not cwnd_limited:
+            if hystart is not None and hystart.left:
+                hystart.rest()
+            return 0
+        if hystart is not None and self.ssthresh >= INFINITE:
+            divisor = hystart.on_ack(acked, flight, rtt, self.mss)
             if divisor != 1:
                 if divisor:
-                    if cwnd_limited:
-                        self.cwnd += acked // divisor
+                    self.cwnd += acked // divisor
                     return 0
                 self.ssthresh = self.cwnd
                 return acked
-        if not cwnd_limited:
-            return 0
         room = self.ssthresh - self.cwnd
         if acked <= room:
             self.cwnd += acked

@@ -27,6 +27,7 @@ _BOUNDS = {
     "mtu_expires": (1, _LARGEST),
     "tcp_adv_win_scale": (-31, 31),
     "tcp_base_mss": (0, 65535),
+    "tcp_ecn": (0, 2),
     "tcp_fin_timeout": (1, _LARGEST),
     "tcp_hystart": (0, 2),
     "tcp_initial_cwnd": (1, 1000),

@@ -46,6 +46,7 @@ class Impairment:
     gemodel: GilbertElliott | None = None  # in bursts, beside `loss`
     duplicate: float = 0.0  # sent twice
     corrupt: float = 0.0  # one bit flipped, anywhere in the packet
+    ce: float = 0.0  # marked CE where its sender can be told that way (ECT; RFC 3168)
     reorder: float = 0.0  # held back until `reorder_depth` later frames overtook it (or link.HOLD_LIMIT passed)
     reorder_depth: int = 3
     rate: int = 0  # bits a second; 0: no limit
@@ -55,7 +56,7 @@ class Impairment:
     ecn: int = 0  # frames in the queue from which on an ECT frame is marked CE (RFC 3168); 0: never
 
     def __post_init__(self) -> None:
-        for name in ("loss", "duplicate", "corrupt", "reorder"):
+        for name in ("loss", "duplicate", "corrupt", "ce", "reorder"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, 0 to 1, not {getattr(self, name)}")
         for name in ("delay", "jitter", "rate", "ecn"):

@@ -4,7 +4,7 @@
 come in, (time, frame) comes out, and the randomness is injected. So the same code serves virtual time, real time and
 tests. `Way` is a direction at work on a clock; `join` puts one into each direction of a memory pipe.
 
-A frame meets, in this order: the MTU, loss, corruption, duplication, the queue and the rate of the bottleneck (which may mark it), then
+A frame meets, in this order: the MTU, loss, corruption, a mark, duplication, the queue and rate of the bottleneck (which may mark it), then
 delay, jitter and reordering on the way. Times int microseconds, rate bits a second, probabilities 0..1, lengths octets.
 """
 
@@ -65,6 +65,8 @@ class Direction:
         if imp.corrupt and rng.random() < imp.corrupt:
             self.corrupted += 1
             frame = flip_bit(frame, rng.randrange(len(frame) * 8))
+        if imp.ce and rng.random() < imp.ce:
+            frame = self._mark(frame)
         out: list[tuple[int, bytes]] = []
         self._pass(frame, now, imp, out)
         if imp.duplicate and rng.random() < imp.duplicate:
@@ -113,9 +115,7 @@ class Direction:
                 self.dropped += 1
                 return
             if imp.ecn and len(departures) >= imp.ecn:
-                marked = mark_ce(frame)
-                self.marked += marked is not frame
-                frame = marked
+                frame = self._mark(frame)
             self._busy_ns = max(self._busy_ns, now_ns) + len(frame) * 8_000_000_000 // imp.rate
             departures.append(self._busy_ns)
             departs_at = -(-self._busy_ns // 1000)
@@ -130,6 +130,11 @@ class Direction:
         out.append((at, frame))
         if self._held:
             self._overtake(at, out)
+
+    def _mark(self, frame: bytes) -> bytes:
+        marked = mark_ce(frame)
+        self.marked += marked is not frame
+        return marked
 
     def _is_lost_in_burst(self, model: GilbertElliott) -> bool:
         """Decide by the state of the channel, which then changes, or not."""

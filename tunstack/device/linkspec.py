@@ -9,6 +9,7 @@ go before the common ones; up is away from the side that names it (from tunstack
     gemodel=P/R[/B[/G]]   Gilbert-Elliott: good to bad P, bad to good R, lost in bad B (100%), in good G (0%)
     dup=P                 sent twice
     corrupt=P             one bit flipped
+    ce=P                  marked CE if its sender is ECN-capable (ECT), each frame by itself
     reorder=P[/DEPTH]     held back until DEPTH (3) later frames have overtaken it
     rate=RATE             of IPv4 octets                       RATE: 800kbit, 50mbit, 1.5gbit
     queue=FRAMES          that wait for the rate at most (1000); beyond it the tail is dropped
@@ -182,6 +183,7 @@ _ITEMS: dict[str, Callable[[str], dict[str, object]]] = {
     "gemodel": _gemodel,
     "dup": _one("duplicate", _share),
     "corrupt": _one("corrupt", _share),
+    "ce": _one("ce", _share),
     "reorder": _reorder,
     "rate": _one("rate", _rate),
     "queue": _one("queue", _count),
@@ -196,6 +198,7 @@ _EXAMPLES = {
     "gemodel": "1%/25%",
     "dup": "0.1%",
     "corrupt": "0.05%",
+    "ce": "2%",
     "reorder": "1%/3",
     "rate": "50mbit",
     "queue": "100",

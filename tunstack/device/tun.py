@@ -38,6 +38,8 @@ IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000
 TUN_F_CSUM = 0x01
 TUN_F_TSO4 = 0x02
+TUN_F_TSO_ECN = 0x04  # runs with CWR too, which belongs to their first packet
+OFFLOAD = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN
 IFREQ = struct.Struct("16sH22x")
 NAME_MAX = 15  # IFNAMSIZ without its NUL
 VNET_HEADER_LENGTH = 10
@@ -101,7 +103,7 @@ class TunDevice:
             vnet = _attach(fd, name, link, offload)
             offload = vnet and offload
             # Always said, since a persistent interface remembers what its last user wanted.
-            ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 if offload else 0)
+            ioctl(fd, TUNSETOFFLOAD, OFFLOAD if offload else 0)
             if taken_over:
                 existing, host = taken_over
                 return cls(fd, name, host, existing.mtu, vnet, offload, True)
@@ -136,7 +138,7 @@ class TunDevice:
 
         What it has queued already comes as it was. OSError (EBADFD) if the interface was removed.
         """
-        ioctl(self._fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 if wanted else 0)
+        ioctl(self._fd, TUNSETOFFLOAD, OFFLOAD if wanted else 0)
 
     @property
     def tx_dropped(self) -> int:

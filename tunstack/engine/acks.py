@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import mtuprobe, retransmission, transitions
+from tunstack.engine import mtuprobe, paws, retransmission, transitions
 from tunstack.engine.guard import challenge
 from tunstack.engine.scoreboard import Heard
 from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
-from tunstack.wire.segment import FIN, SYN, Segment
+from tunstack.wire.segment import ECE, FIN, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -50,7 +50,7 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
             window_changed(conn)
     if tx.outstanding:
         is_bare = not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before
-        if not conn.recovery.is_quiet or seg.sack:
+        if not conn.recovery.is_quiet or seg.sack or (seg.flags & ECE and tx.ect):
             heed(conn, seg, is_bare, now)
         elif seg.ack != tx.snd_una:
             acknowledged(conn, seg, now)
@@ -63,10 +63,8 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
 
 def update_ts_recent(conn: Connection, seg: Segment, now: int) -> None:
     """RFC 7323 4.3, for segments whose acknowledgement was believed: a blind guess must not move TS.Recent ahead, which PAWS goes by."""
-    rx = conn.rx
-    if conn.ts_ok and seg.ts_val is not None and seq_le(seg.seq, rx.rcv_wup):
-        rx.ts_recent = seg.ts_val
-        rx.ts_recent_at = now
+    if conn.ts_ok and seg.ts_val is not None:
+        paws.take(conn.rx, seg, now)
 
 
 def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
@@ -119,6 +117,9 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     board = tx.board
     flight = tx.outstanding
     prior_una = tx.snd_una
+    is_echo = bool(seg.flags & ECE and tx.ect and flight) and not seg.flags & SYN and seq_ge(seg.ack, prior_una)
+    if is_echo:
+        recovery.on_ecn_echo(now)
     highest = board.highest_sacked if conn.may_sack and board.sacked_segments else None
     heard = Heard(prior_una, highest, conn.rtt.min_rtt, now)
     if seg.sack and conn.may_sack:
@@ -133,6 +134,9 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     echoed = (seg.ts_ecr - conn.ts_offset) & MASK if conn.ts_ok and seg.ts_ecr else None
     is_duplicate = may_be_duplicate and flight > 0 and seg.ack == prior_una
     recovery.on_ack(heard, is_duplicate, flight, rtt, echoed, now)
+    if is_echo:
+        conn.stack.counters.TCPDeliveredCE += -(-heard.delivered // tx.mss_now)
+        recovery.on_ecn_echo(now)  # once more: this ACK may have ended the reduction before
     if heard.acked:
         progressed(conn, fin, now)
     elif flight:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import control, input, output, timeouts, transitions, urgent, usertimeout
+from tunstack.engine import control, ecn, input, output, timeouts, transitions, urgent, usertimeout
 from tunstack.engine.delivery import deliver, window_opened
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
@@ -86,7 +86,9 @@ class Connection:
         "stack",
         "state",
         "syn_due",
+        "syn_ecn",
         "syn_sent_at",
+        "syn_ts_val",
         "syn_window",
         "syn_wscale",
         "ts_offset",
@@ -148,6 +150,8 @@ class Connection:
         self.last_oow_ack_at = 0  # last ACK for an out-of-window segment (tcp_invalid_ratelimit)
         self.syn_due = False  # the SYN, or SYN-ACK, is to be sent
         self.syn_sent_at = 0  # when it was; 0 once it was sent twice (Karn)
+        self.syn_ts_val = 0  # TSval of the first SYN
+        self.syn_ecn = False  # our SYN asked for ECN
         self.syn_window = 0  # the window in our SYN; SO_RCVBUF may change before the answer comes
         self.syn_wscale: int | None = None  # the window scale in it, None where there is none
         self.is_dirty = False  # in the stack's queue of those with output
@@ -228,6 +232,8 @@ class Connection:
         size, largest = buffer_limits(self.options, self.stack.sysctl)
         self.syn_window = first_window(size, local_mss(self.mtu, self.options))
         self.syn_wscale = window_scale(largest) if self.stack.sysctl.tcp_window_scaling else None
+        self.syn_ts_val = self.ts_val(now)
+        self.syn_ecn = self.stack.sysctl.tcp_ecn == 1
         self.state = SYN_SENT
         self.tx.syn_sent()
         self.syn_due = True
@@ -244,6 +250,8 @@ class Connection:
         self.agreed = agreed
         size, largest = buffer_limits(self.options, self.stack.sysctl)
         self.rx = Receiver(irs, window, size, largest, agreed.rcv_wscale, local_mss(self.mtu, self.options) - agreed.option_octets)
+        self.rx.ecn_ok = agreed.ecn_ok
+        self.tx.ect = ecn.ECT_0 if agreed.ecn_ok else ecn.NOT_ECT
         self.ts_ok = agreed.ts_ok
         self.recovery.is_sack = agreed.sack_ok
         self.can_probe = may_probe(self)
@@ -422,7 +430,7 @@ class Connection:
 
     def set_option(self, name: str, value: object, now: int) -> None:
         """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
-        check_option(name, value, self.stack.algorithms)
+        value = check_option(name, value, self.stack.algorithms)
         if name == "congestion" and value is not None:
             control.change(self, str(value))
         setattr(self.options, name, value)

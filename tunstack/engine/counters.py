@@ -56,7 +56,11 @@ class Counters:
     ListenDrops: int = 0
     ListenOverflows: int = 0
     OutOfWindowIcmps: int = 0
+    PAWSActive: int = 0
     PAWSEstab: int = 0
+    TSEcrRejected: int = 0
+    PAWSOldAck: int = 0
+    PAWSTimewait: int = 0
     TW: int = 0
     TWRecycled: int = 0
     DelayedACKs: int = 0
@@ -100,6 +104,7 @@ class Counters:
     TCPChallengeACK: int = 0
     TCPSYNChallenge: int = 0
     TCPACKSkippedSynRecv: int = 0
+    TCPACKSkippedPAWS: int = 0
     TCPACKSkippedSeq: int = 0
     TCPACKSkippedChallenge: int = 0
     TCPACKSkippedTimeWait: int = 0
@@ -114,7 +119,13 @@ class Counters:
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0
     TCPOrigDataSent: int = 0
+    TCPDeliveredCE: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
+
+    IpExtInNoECTPkts: int = 0
+    IpExtInECT1Pkts: int = 0
+    IpExtInECT0Pkts: int = 0
+    IpExtInCEPkts: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return all of them by name, in the order of Linux's tables."""

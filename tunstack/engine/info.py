@@ -20,6 +20,8 @@ class ConnectionInfo:
     rcv_wscale: int  # shift of ours
     timestamps: bool
     sack: bool
+    ecn: bool  # agreed on, or asked for by our SYN
+    ecn_seen: bool  # the peer sent data that was ECT or CE
     rto: int
     srtt: int
     rttvar: int
@@ -60,6 +62,8 @@ class ConnectionInfo:
             rcv_wscale=rx.wscale if rx else 0,
             timestamps=conn.ts_ok,
             sack=conn.may_sack,
+            ecn=conn.agreed.ecn_ok if conn.agreed else conn.syn_ecn,
+            ecn_seen=rx.ecn_seen if rx else False,
             rto=rtt.rto,
             srtt=rtt.srtt,
             rttvar=rtt.rttvar,

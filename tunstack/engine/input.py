@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import transitions, urgent, usertimeout
+from tunstack.engine import ecn, paws, transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.guard import challenge
 from tunstack.engine.handshake import Agreed
-from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SECOND, SYN_RECEIVED, SYN_SENT
+from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SYN_RECEIVED, SYN_SENT
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
-from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, URG, Segment
+from tunstack.wire.segment import ACK, CWR, FIN, PSH, RST, SYN, URG, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -86,11 +86,15 @@ def arrives(conn: Connection, seg: Segment, now: int) -> None:
         and seg.flags & ACK
         and take_ack(conn, seg, now)
     ):
+        if seg.flags & CWR:  # also on a pure ACK, as Linux takes it: else a peer that sends it there would hear ECE for ever
+            conn.rx.ece = 0
         if seg.flags & URG or conn.rx.urgent is not None:
             urgent.arrives(conn, seg)
         if seg.options:
             usertimeout.take(conn, usertimeout.decode(seg.options))
         take_text(conn, seg, now)
+        if seg.flags & CWR and conn.rx.ecn_ok and seg.length:  # the peer's window may be a single segment now
+            acknowledge_now(conn)
 
 
 # SYN_SENT (3.10.7.3)
@@ -102,13 +106,20 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
     if seg.flags & ACK and not (seq_gt(seg.ack, tx.iss) and seq_le(seg.ack, tx.snd_nxt)):
         conn.stack.reply_reset(seg)  # not for a RST, which reply_reset never answers
         return
+    is_timed = seg.ts_val is not None and conn.stack.sysctl.tcp_timestamps
+    if seg.flags & ACK and is_timed and not paws.is_echo(seg.ts_ecr, conn.syn_ts_val, conn.ts_val(now)):  # of an old SYN
+        conn.stack.counters.PAWSActive += 1
+        conn.stack.reply_reset(seg)
+        return
     if seg.flags & RST:
         if seg.flags & ACK:  # without it the RST is a guess (RFC 9293 3.10.7.3, second step)
             transitions.finish(conn, socket_error("ECONNREFUSED"), now)
         return
     if not seg.flags & SYN or seg.flags & FIN:
         return
-    conn.learn_peer(Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0), seg.seq, conn.syn_window, now)
+    agreed = Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0)
+    agreed.ecn_ok = conn.syn_ecn and ecn.is_agreed(seg)
+    conn.learn_peer(agreed, seg.seq, conn.syn_window, now)
     conn.last_received_at = now
     if seg.flags & ACK:
         sample_syn(conn, seg, now)
@@ -128,14 +139,18 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
 
 
 def check_timestamp(conn: Connection, seg: Segment, now: int) -> bool:
-    """RFC 7323 5.3 R1: an old duplicate carries an old timestamp. RST is judged by its sequence number alone."""
-    rx = conn.rx
-    if not conn.ts_ok or seg.ts_val is None or not seq_lt(seg.ts_val, rx.ts_recent) or seg.flags & RST:
+    """RFC 7323 5.3 R1: an old duplicate is acknowledged and dropped. RST and SYN are judged by their sequence numbers alone."""
+    if not conn.ts_ok or seg.ts_val is None or seg.flags & (RST | SYN):
         return True
-    if now - rx.ts_recent_at > 24 * 86400 * SECOND:  # R1: an idle connection's TS.Recent is stale after 24 days
+    verdict = paws.judge(conn, seg, now)
+    if verdict == paws.GOOD:
         return True
-    conn.stack.counters.PAWSEstab += 1
-    answer_out_of_window(conn, seg, now)
+    counters = conn.stack.counters
+    if verdict == paws.OLD_ACK:
+        counters.PAWSOldAck += 1
+    else:
+        counters.PAWSEstab += 1
+        answer_out_of_window(conn, seg, now, "TCPACKSkippedPAWS")
     return False
 
 
@@ -151,12 +166,13 @@ def check_sequence(conn: Connection, seg: Segment, now: int) -> bool:
     return False
 
 
-def answer_out_of_window(conn: Connection, seg: Segment, now: int) -> None:
+def answer_out_of_window(conn: Connection, seg: Segment, now: int, skipped: str = "TCPACKSkippedSeq") -> None:
     """An ACK for what is outside of the window; where there is neither data nor FIN at most one each tcp_invalid_ratelimit (ACK loops)."""
     if not (seg.length or seg.flags & FIN) or seg.flags & SYN:
         limit = conn.stack.sysctl.tcp_invalid_ratelimit * 1000
         if conn.last_oow_ack_at and now - conn.last_oow_ack_at < limit:
-            conn.stack.counters.TCPACKSkippedSeq += 1
+            counters = conn.stack.counters
+            setattr(counters, skipped, getattr(counters, skipped) + 1)
             return
         conn.last_oow_ack_at = now
     conn.rx.note_duplicate(seg.seq, seg.length)
@@ -246,6 +262,8 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
             counters.TCPOFOMerge += 1
         rx.enter_quickack()
         rx.acks_due += 1  # every one of these is a duplicate ACK that the peer counts
+        if rx.ecn_ok and seg.length and seq_gt(seq, rx.rcv_nxt):
+            ecn.data_came(rx, seg.tos & ecn.MASK)
         conn.mark_dirty()
     if rx.eof:
         transitions.fin_received(conn, now)
@@ -254,6 +272,8 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
 def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
+    if rx.ecn_ok and seg.length:
+        ecn.data_came(rx, seg.tos & ecn.MASK)
     rx.ack_policy(seg.gso_size or seg.length, now, conn.rtt.rto)
     rx.tune(now, conn.rtt.srtt)
     if rx.acks_due:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import usertimeout
+from tunstack.engine import ecn, paws, usertimeout
 from tunstack.engine.connection import Connection
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.options import SocketOptions
@@ -20,9 +20,9 @@ from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
 from tunstack.engine.timers import NEVER
 from tunstack.engine.transitions import abort
-from tunstack.seq import MASK, seq_ge, seq_le, seq_lt
+from tunstack.seq import MASK, seq_ge, seq_le
 from tunstack.wire.flow import reverse_flow
-from tunstack.wire.segment import ACK, FIN, RST, SYN, Segment
+from tunstack.wire.segment import ACK, ECE, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
@@ -44,6 +44,9 @@ class HalfOpen:
         "listener",
         "retransmits",
         "sent_at",
+        "tos",
+        "ts_first",
+        "ts_last",
         "ts_offset",
         "window",
     )
@@ -57,8 +60,11 @@ class HalfOpen:
         self.iss = iss
         size, largest = buffer_limits(listener.options, stack.sysctl)
         self.agreed = Agreed(syn, stack.sysctl, window_scale(largest))
+        self.agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
         self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets)
         self.ts_offset = stack.isn.ts_offset(self.flow)
+        self.ts_first = self.ts_last = self._ts_val(now)  # TSval of the first and the latest SYN-ACK
+        self.tos = syn.tos & ~ecn.MASK  # of the SYN (tcp_reflect_tos)
         self.retransmits = 0  # of the SYN-ACK
         self.sent_at = now  # when it was sent; 0 once it was sent twice (Karn)
         self.last_ack_at = 0  # last ACK out of the ordinary (tcp_invalid_ratelimit)
@@ -90,19 +96,20 @@ class HalfOpen:
         """Send the SYN-ACK, with the options that both sides know."""
         agreed = self.agreed
         stack = self.listener.stack
+        self.ts_last = self._ts_val(now)
         stack.emit(
             make_syn(
                 self.flow,
                 self.iss,
                 (self.irs + 1) & MASK,
-                SYN | ACK,
+                SYN | ACK | (ECE if agreed.ecn_ok else 0),
                 min(self.window, WINDOW_MAX),
                 local_mss(stack.path_mtu.get(self.flow), self.listener.options),
                 agreed.rcv_wscale if agreed.is_scaled else None,
                 agreed.sack_ok,
-                self._ts_val(now) if agreed.ts_ok else None,
+                self.ts_last if agreed.ts_ok else None,
                 agreed.ts_recent,
-                self.listener.options.tos,
+                self.tos if stack.sysctl.tcp_reflect_tos else self.listener.options.tos,
                 usertimeout.option_for(self.listener.options, stack.sysctl),
             )
         )
@@ -116,26 +123,32 @@ class HalfOpen:
         agreed = self.agreed
         rcv_nxt = (self.irs + 1) & MASK
         flags = seg.flags
-        if flags & SYN and seg.seq == self.irs and not flags & (ACK | RST):  # the SYN again: our SYN-ACK was lost
+        has_ts = agreed.ts_ok and seg.ts_val is not None
+        is_old = has_ts and not flags & RST and paws.is_old(seg.ts_val or 0, agreed.ts_recent, now, now)
+        if flags & SYN and seg.seq == self.irs and not flags & (ACK | RST) and not is_old:  # the SYN again: our SYN-ACK was lost
             if self._may_answer(now):
                 self.send_syn_ack(now)
                 # As long again as since the last one, as in Linux: else the peer's last SYN could meet the end of our wait.
                 self.expires_at = now + self._retransmit_delay
             return
-        is_old = agreed.ts_ok and seg.ts_val is not None and seq_lt(seg.ts_val, agreed.ts_recent) and not flags & RST
+        is_foreign = has_ts and not paws.is_echo(seg.ts_ecr, self.ts_first, self.ts_last)
         end = (seg.seq + seg.length + bool(flags & FIN) + bool(flags & SYN)) & MASK
-        if is_old or not (seq_ge(end, rcv_nxt) and seq_le(seg.seq, (rcv_nxt + self.window) & MASK)):
+        if is_old or is_foreign or not (seq_ge(end, rcv_nxt) and seq_le(seg.seq, (rcv_nxt + self.window) & MASK)):
             if is_old:
                 stack.counters.PAWSEstab += 1
+            elif is_foreign:
+                stack.counters.TSEcrRejected += 1
             if not flags & RST:
-                self._acknowledge(now)
+                self._acknowledge(seg, now)
             return
+        if has_ts and seq_le(seg.seq, rcv_nxt):
+            agreed.ts_recent = seg.ts_val or 0
         if flags & RST:
             if seg.seq == rcv_nxt:
                 stack.counters.EmbryonicRsts += 1
                 self.listener.drop(self)
             else:
-                self._acknowledge(now)  # RFC 5961 3.2
+                self._acknowledge(seg, now)  # RFC 5961 3.2
             return
         if flags & SYN:
             stack.counters.EmbryonicRsts += 1
@@ -154,16 +167,15 @@ class HalfOpen:
         if error.seq == self.iss and not error.mtu:
             self.listener.drop(self)
 
-    def _acknowledge(self, now: int) -> None:
-        """An ACK for what does not fit."""
+    def _acknowledge(self, seg: Segment, now: int) -> None:
+        """An ACK for what does not fit, with its DSCP, as Linux sends it."""
         if self._may_answer(now):
             agreed = self.agreed
             ts_val = self._ts_val(now) if agreed.ts_ok else None
             window = -(-self.window >> agreed.rcv_wscale)  # rounded up: rounding down would take the edge back
             self.window = window << agreed.rcv_wscale
-            self.listener.stack.emit(
-                Segment(self.flow, (self.iss + 1) & MASK, (self.irs + 1) & MASK, ACK, window, (), 0, ts_val, agreed.ts_recent)
-            )
+            seq, ack = (self.iss + 1) & MASK, (self.irs + 1) & MASK
+            self.listener.stack.emit(Segment(self.flow, seq, ack, ACK, window, (), 0, ts_val, agreed.ts_recent, tos=seg.tos & ~ecn.MASK))
 
     def _may_answer(self, now: int) -> bool:
         """At most one answer each tcp_invalid_ratelimit."""
@@ -296,6 +308,8 @@ class Listener:
         conn.listener = self
         conn.open_passive(entry.agreed, entry.irs, entry.window, now)
         conn.syn_sent_at = entry.sent_at
+        if stack.sysctl.tcp_reflect_tos:
+            conn.options.tos = entry.tos
         stack.adopt(conn)
         stack.counters.TcpPassiveOpens += 1
         self._accept_queue.append(conn)

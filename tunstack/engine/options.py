@@ -9,6 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass, fields, replace
 
 from tunstack.congestion import available
+from tunstack.engine import ecn
 from tunstack.engine.errors import socket_error
 
 
@@ -58,9 +59,10 @@ BOUNDS: dict[str, tuple[int, int]] = {
 NAMES = frozenset(field.name for field in fields(SocketOptions))
 
 
-def check_option(name: str, value: object, algorithms: Container[object] | None = None) -> None:
-    """Raise the OSError of setsockopt(2): ENOPROTOOPT for an unknown name, EINVAL for a value out of range, ENOENT for congestion.
+def check_option(name: str, value: object, algorithms: Container[object] | None = None) -> object:
+    """Return a value as it is to be stored: the ECN bits of IP_TOS are TCP's own, as in Linux.
 
+    Raise the OSError of setsockopt(2): ENOPROTOOPT for an unknown name, EINVAL for a value out of range, ENOENT for congestion.
     `algorithms` are the stack's, None: only ours.
     """
     if name not in NAMES:
@@ -70,10 +72,11 @@ def check_option(name: str, value: object, algorithms: Container[object] | None 
         raise socket_error("EINVAL")
     if name == "congestion" and value is not None and value not in (available() if algorithms is None else algorithms):
         raise socket_error("ENOENT")
+    return value & ~ecn.MASK if name == "tos" and isinstance(value, int) else value
 
 
 def check_options(options: SocketOptions, algorithms: Container[object]) -> SocketOptions:
     """Return the options; raise what `check_option` has against any of them."""
     for name in NAMES:
-        check_option(name, getattr(options, name), algorithms)
+        setattr(options, name, check_option(name, getattr(options, name), algorithms))
     return options

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import mtuprobe, urgent, usertimeout
+from tunstack.engine import ecn, mtuprobe, urgent, usertimeout
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS, PROBE, REORDER
 from tunstack.engine.retransmission import restart_timer, set_timer
@@ -18,7 +18,7 @@ from tunstack.engine.scoreboard import SACKED
 from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_lt
-from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
+from tunstack.wire.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -86,11 +86,13 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     agreed = conn.agreed
     uto = usertimeout.option_for(conn.options, sysctl)
     if conn.state is SYN_SENT or agreed is None:
+        # A SYN that was lost may have been so for its flags, in a network that does not know them (RFC 3168 6.1.1.1).
+        asks = conn.syn_ecn and not (conn.retransmits and sysctl.tcp_ecn_fallback)
         return make_syn(
             conn.flow,
             conn.tx.iss,
             0,
-            SYN,
+            SYN | (ecn.SETUP if asks else 0),
             conn.syn_window,
             mss,
             conn.syn_wscale,
@@ -105,7 +107,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         conn.flow,
         conn.tx.iss,
         rx.rcv_nxt,
-        SYN | ACK,
+        SYN | ACK | (ECE if agreed.ecn_ok else 0),
         conn.syn_window,
         mss,
         agreed.rcv_wscale if agreed.is_scaled else None,
@@ -166,7 +168,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
     conn.recovery.on_resent(length + flight.fin, now)
     if conn.rto_at == NEVER or (not index and conn.recovery.timer != REORDER):
         restart_timer(conn, now)
-    return make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, now)
+    return make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, ecn.NOT_ECT, now)
 
 
 def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
@@ -195,7 +197,7 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
         conn.stack.counters.TcpRetransSegs += 1
         recovery.on_resent(length + flight.fin, now)
         recovery.on_probe_sent(True)
-        segment = make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, now)
+        segment = make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, ecn.NOT_ECT, now)
     restart_timer(conn, now)
     return segment
 
@@ -219,10 +221,11 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
     if not conn.was_writable and tx.unsent <= conn.write_low_water:
         conn.was_writable = True
         conn.stack.writable.append(conn)
-    return make_data(conn, flight.seq, size, flight.fin, last and tx.queue.end == tx.push_position, now)
+    return make_data(conn, flight.seq, size, flight.fin, last and tx.queue.end == tx.push_position, tx.ect if size else 0, now)
 
 
-def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, now: int) -> Segment:  # hot
+def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, ect: int, now: int) -> Segment:  # hot
+    """A segment of data or FIN. `ect` is not zero for new data alone: what is sent again is never ECT (RFC 3168 6.1.5)."""
     tx = conn.tx
     rx = conn.rx
     sack: Sequence[tuple[int, int]] = ()
@@ -233,7 +236,10 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
             rx.ack_sent()
     else:
         rx.ack_sent()
-    flags = ACK
+    flags = ACK | rx.ece
+    if ect and conn.recovery.cwr_due:
+        conn.recovery.cwr_due = False
+        flags |= CWR
     if fin:
         flags |= FIN
     mss = tx.mss_now
@@ -251,7 +257,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, no
         rx.ts_recent,
         mss if length > mss else 0,
         sack,
-        tos=conn.options.tos,
+        tos=conn.options.tos | ect,
     )
     if tx.urgent_end:
         urgent.point(tx, seg)
@@ -292,7 +298,7 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
         conn.flow,
         conn.tx.snd_nxt,
         rx.rcv_nxt,
-        ACK,
+        ACK | rx.ece,
         rx.advertise(),
         (),
         0,
@@ -331,7 +337,7 @@ def make_probe(conn: Connection, now: int, seq: int | None = None) -> Segment:
     ts_val = conn.ts_val(now) if conn.ts_ok else None
     if seq is None:
         seq = (conn.tx.snd_una - 1) & MASK
-    seg = Segment(conn.flow, seq, rx.rcv_nxt, ACK, rx.advertise(), (), 0, ts_val, rx.ts_recent)
+    seg = Segment(conn.flow, seq, rx.rcv_nxt, ACK | rx.ece, rx.advertise(), (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)
     if conn.tx.urgent_end:
         urgent.point(conn.tx, seg)
     return seg
@@ -341,4 +347,4 @@ def make_reset(conn: Connection, now: int) -> Segment:
     """RST for a peer that believes in the connection: at snd_nxt, with ACK, as Linux sends it."""
     rx = conn.rx
     ts_val = conn.ts_val(now) if conn.ts_ok else None
-    return Segment(conn.flow, conn.tx.snd_nxt, rx.rcv_nxt, RST | ACK, 0, (), 0, ts_val, rx.ts_recent)
+    return Segment(conn.flow, conn.tx.snd_nxt, rx.rcv_nxt, RST | ACK | rx.ece, 0, (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)

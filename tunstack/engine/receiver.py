@@ -52,6 +52,9 @@ class Receiver:
         "buffer_size",
         "delack_at",
         "dsack",
+        "ece",
+        "ecn_ok",
+        "ecn_seen",
         "eof",
         "irs",
         "last_data_at",
@@ -100,6 +103,9 @@ class Receiver:
         self.pingpong = False  # an interactive session: ACKs wait for data to ride on
         self.ato = 0  # delayed-ACK timeout, us; 0 until there was data
         self.last_data_at = -DELACK_MIN  # when data came last
+        self.ecn_ok = False  # both sides know ECN (ecn.py)
+        self.ece = 0  # the flag ECE from a CE mark on until the peer says CWR
+        self.ecn_seen = False  # data came that was ECT or CE
         self.ts_recent = 0  # TS.Recent
         self.ts_recent_at = 0  # when it was taken
         self.round_seq = self.rcv_nxt  # where the receive round in progress ends (buffer auto-tuning)
@@ -355,10 +361,10 @@ class Receiver:
         elif gap > rto:  # the peer may have started anew: do not hold it up
             self.add_quickacks()
 
-    def add_quickacks(self) -> None:
-        """Acknowledge the next half window at once, QUICKACKS_MAX segments at most: a sender in slow start waits for ACKs."""
+    def add_quickacks(self, limit: int = QUICKACKS_MAX) -> None:
+        """Acknowledge the next half window at once, `limit` segments at most: a sender in slow start waits for ACKs."""
         segments = ((self.rcv_adv - self.rcv_wup) & MASK) // (2 * self.mss) or 2
-        self.quick = max(self.quick, min(segments, QUICKACKS_MAX))
+        self.quick = max(self.quick, min(segments, limit))
 
     def ack_sent(self) -> None:  # hot
         """An ACK leaves, alone or with data."""
@@ -378,9 +384,9 @@ class Receiver:
         else:
             self.ato = min(self.ato << 1, rto)
 
-    def enter_quickack(self) -> None:
+    def enter_quickack(self, limit: int = QUICKACKS_MAX) -> None:
         """Something is amiss (a hole, a duplicate): acknowledge at once for a while (Linux's quick-ACK mode)."""
-        self.add_quickacks()
+        self.add_quickacks(limit)
         self.pingpong = False
         self.ato = DELACK_MIN
 

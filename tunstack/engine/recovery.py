@@ -43,6 +43,7 @@ class Recovery:
         "_sysctl",
         "_undo_marker",
         "_undo_resent",
+        "_undo_window",
         "cwr_due",
         "dsack_dups",
         "expects_original",
@@ -87,6 +88,7 @@ class Recovery:
         # of which no D-SACK came, -1: none was resent.
         self._undo_marker: int | None = None
         self._undo_resent = -1
+        self._undo_window = False  # the reduction may be taken back too: no ECN echo asked for it (prior_ssthresh in Linux)
         self.expects_original = False  # F-RTO waits for evidence (RFC 5682 3.1)
         self.new_first = False  # F-RTO wants new data sent, not retransmissions (step 2b)
         self.mtu_probe: MtuProbe | None = None  # the search for the path MTU, if there is one
@@ -156,6 +158,8 @@ class Recovery:
         if heard.acked:
             heard.delivered = max(heard.acked - board.sacked_out, min(mss, heard.acked))
             exceeded = board.take_duplicate_acks(heard.acked, tx.outstanding, mss)
+            if heard.has_resent:
+                heard.has_original = False  # it may have waited for the retransmission: no evidence for F-RTO, as in Linux
             if self.phase != RECOVERY:
                 board.clear_duplicate_acks()
         elif is_duplicate and (self.phase != LOSS or seq_gt(tx.snd_nxt, self.recover)):
@@ -264,6 +268,7 @@ class Recovery:
         """Remember what may have to be undone."""
         board = self.tx.board
         self._undo_marker = self.tx.snd_una
+        self._undo_window = self.phase != CWR
         self._undo_resent = board.retrans_out or -1
 
     def _enter_recovery(self, now: int) -> None:
@@ -402,8 +407,9 @@ class Recovery:
 
     def on_ecn_echo(self, now: int) -> None:
         """The peer saw Congestion Experienced: the window falls as for a loss, once a window of data (RFC 3168 6.1.2)."""
-        self._undo_marker = None
+        self._undo_window = False
         if self.phase < CWR:
+            self._undo_marker = None
             self._begin_reduction(now)
             self.phase = CWR
             self.is_quiet = False
@@ -464,7 +470,9 @@ class Recovery:
         """Take the reduction back."""
         if forget_losses:
             self.tx.board.forget_losses()
-        self.tx.cc.on_spurious(now)
+        if self._undo_window:
+            self.tx.cc.on_spurious(now)
+            self.cwr_due = False
         self._undo_marker = None
         self.rack.is_advanced = True  # look at what is in flight with fresh eyes
 

@@ -31,6 +31,7 @@ class Sender:
         "burst",
         "cc",
         "cwnd_limited",
+        "ect",
         "fin_queued",
         "fin_sent",
         "iss",
@@ -84,6 +85,7 @@ class Sender:
         self._usage_end = iss  # snd_nxt when these were set: they hold until it is acknowledged
         self.last_sent_at = 0  # when data left last (restart after idle)
         self.burst = BURST_MAX  # octets that leave in one go, as one super-segment
+        self.ect = 0  # ECN codepoint of new data: ECT(0) where both sides know ECN (ecn.py)
         self.probe_due = False  # the persist timer wants something sent into a closed window
         self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
 

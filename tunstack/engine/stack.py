@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from tunstack.congestion import Algorithms, CongestionControl
+from tunstack.engine import ecn
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -119,13 +120,17 @@ class Stack:
         """Handle a batch from the device. Sinks are called in here, at the end of each segment."""
         counters = self.counters
         flows = self.flows
+        unmarked = -counters.TcpInSegs
         for seg in batch.segments:
             counters.TcpInSegs += seg.packets
+            if seg.tos & 3:  # ecn.MASK
+                unmarked -= self._count_mark(seg.tos, seg.packets)
             owner = flows.get(seg.flow)
             if owner is not None:
                 owner.on_segment(seg, now)
             else:
                 self._receive_unknown(seg, now)
+        counters.IpExtInNoECTPkts += unmarked + counters.TcpInSegs
         if batch.packets:
             for packet in batch.packets:
                 self._receive_packet(packet, now)
@@ -134,6 +139,20 @@ class Stack:
             counters.TcpInCsumErrors += batch.checksum_errors
             counters.TcpInErrs += batch.checksum_errors
         counters.IpInHdrErrors += batch.header_errors
+
+    def _count_mark(self, tos: int, packets: int) -> int:
+        """Count packets by their ECN codepoint; return how many were not plain."""
+        mark = tos & ecn.MASK
+        counters = self.counters
+        if mark == ecn.ECT_0:
+            counters.IpExtInECT0Pkts += packets
+        elif mark == ecn.ECT_1:
+            counters.IpExtInECT1Pkts += packets
+        elif mark == ecn.CE:
+            counters.IpExtInCEPkts += packets
+        else:
+            counters.IpExtInNoECTPkts += packets
+        return packets
 
     def _receive_unknown(self, seg: Segment, now: int) -> None:
         """A segment of no connection: a listener's, or one that is answered with RST (RFC 9293 3.10.7.1)."""
@@ -153,6 +172,7 @@ class Stack:
         if parsed is None:
             self.counters.IpInHdrErrors += 1
             return
+        self._count_mark(parsed.tos, 1)
         if parsed.dst not in self._addresses:
             self.counters.IpInAddrErrors += 1
             return
@@ -246,16 +266,17 @@ class Stack:
             self.on_dirty()
 
     def reply_reset(self, seg: Segment) -> None:
-        """Answer a segment with RST, unless it is one (RFC 9293 3.10.7.1)."""
+        """Answer a segment with RST, unless it is one (RFC 9293 3.10.7.1); with its DSCP, as Linux does."""
         if seg.flags & RST:
             return
         self.counters.TcpOutRsts += 1
         flow = reverse_flow(seg.flow)
+        tos = seg.tos & ~ecn.MASK
         if seg.flags & ACK:
-            self.emit(Segment(flow, seg.ack, 0, RST, 0))
+            self.emit(Segment(flow, seg.ack, 0, RST, 0, tos=tos))
         else:
             end = (seg.seq + seg.length + bool(seg.flags & SYN) + bool(seg.flags & FIN)) & MASK
-            self.emit(Segment(flow, 0, end, RST | ACK, 0))
+            self.emit(Segment(flow, 0, end, RST | ACK, 0, tos=tos))
 
     def on_connection_dirty(self, conn: Connection) -> None:  # hot
         """A connection may have output; it has set `is_dirty`."""
@@ -267,7 +288,7 @@ class Stack:
         """Whether one more challenge ACK may leave in this second; the limit varies so that nobody can count us out (RFC 5961 7)."""
         if now >= self._challenges_until:
             limit = self.sysctl.tcp_challenge_ack_limit
-            self._challenges = limit // 2 + self._random.randrange(0, max(limit, 1))
+            self._challenges = (limit + 1) // 2 + self._random.randrange(0, max(limit, 1))
             self._challenges_until = now + CHALLENGE_PERIOD
         if self._challenges <= 0:
             return False

@@ -30,6 +30,8 @@ class Sysctl:
     tcp_congestion_control: str = "cubic"
     tcp_dsack: bool = True
     tcp_early_retrans: int = 3  # 0: no tail loss probes; 3, 4: for peers with SACK
+    tcp_ecn: int = 2  # 0: never; 1: ask and agree; 2: agree when asked (RFC 3168)
+    tcp_ecn_fallback: bool = True  # ask no more in a SYN that is sent again
     tcp_fin_timeout: int = 60  # s
     tcp_frto: int = 2  # 0: a timeout is never taken for spurious (RFC 5682)
     tcp_hystart: int = 1  # HyStart++ (RFC 9406): 0 nobody, 1 cubic, 2 all that slow-start; a module parameter of cubic in Linux
@@ -50,6 +52,7 @@ class Sysctl:
     tcp_pacing_ca_ratio: int = 120  # percent of cwnd / srtt
     tcp_pacing_ss_ratio: int = 200  # the same in slow start
     tcp_recovery: int = 1  # bits: 1 RACK, 2 with a window that does not adapt, 4 without a threshold of three
+    tcp_reflect_tos: bool = False  # a connection that is accepted answers with the DSCP of its SYN
     tcp_reordering: int = 3  # segments: the duplicate-ACK threshold to begin with
     tcp_probe_interval: int = 600  # s after which the search for the path MTU begins anew
     tcp_probe_threshold: int = 8  # octets: a smaller gap ends it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine import paws
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_gt, seq_lt
 from tunstack.wire.flow import reverse_flow
@@ -24,7 +25,21 @@ TIME_WAIT_LENGTH = 60_000_000  # us
 class TimeWait:
     """One four-tuple in TIME-WAIT."""
 
-    __slots__ = ("expires_at", "flow", "last_ack_at", "rcv_nxt", "rcv_wnd", "snd_nxt", "table", "ts_offset", "ts_ok", "ts_recent", "wscale")
+    __slots__ = (
+        "expires_at",
+        "flow",
+        "last_ack_at",
+        "rcv_nxt",
+        "rcv_wnd",
+        "snd_nxt",
+        "table",
+        "tos",
+        "ts_offset",
+        "ts_ok",
+        "ts_recent",
+        "ts_recent_at",
+        "wscale",
+    )
 
     def __init__(self, table: TimeWaitTable, conn: Connection) -> None:
         self.table = table
@@ -35,7 +50,9 @@ class TimeWait:
         self.wscale = conn.rx.wscale
         self.ts_ok = conn.ts_ok
         self.ts_recent = conn.rx.ts_recent
+        self.ts_recent_at = conn.rx.ts_recent_at
         self.ts_offset = conn.ts_offset
+        self.tos = conn.options.tos
         self.expires_at = 0
         self.last_ack_at = 0  # last ACK for a stray segment (tcp_invalid_ratelimit)
 
@@ -44,7 +61,7 @@ class TimeWait:
         stack = self.table.stack
         flags = seg.flags
         has_ts = self.ts_ok and seg.ts_val is not None
-        is_old = has_ts and seq_lt(seg.ts_val or 0, self.ts_recent)  # PAWS
+        is_old = has_ts and paws.is_old(seg.ts_val or 0, self.ts_recent, self.ts_recent_at, now)
         if not is_old and seg.seq == self.rcv_nxt and (flags & RST or not (seg.length or flags & (SYN | FIN))):
             if flags & RST:
                 if not stack.sysctl.tcp_rfc1337:  # RFC 1337: a RST must not end TIME-WAIT
@@ -62,7 +79,7 @@ class TimeWait:
                     listener.on_syn(seg, now, (self.snd_nxt + 65535 + 2) & MASK)
                     return
         if is_old:
-            stack.counters.PAWSEstab += 1
+            stack.counters.PAWSTimewait += 1
         if flags & RST:
             return
         if is_old or flags & ACK:
@@ -76,6 +93,7 @@ class TimeWait:
     def _restart(self, seg: Segment | None, now: int) -> None:
         if seg is not None and self.ts_ok and seg.ts_val is not None:
             self.ts_recent = seg.ts_val
+            self.ts_recent_at = now
         self.table.restart(self, now)
 
     def _answer(self, seg: Segment, now: int) -> None:
@@ -88,7 +106,7 @@ class TimeWait:
             self.last_ack_at = now
         ts_val = (now // 1000 + self.ts_offset) & MASK if self.ts_ok else None
         window = min(-(-self.rcv_wnd >> self.wscale), 65535)
-        stack.emit(Segment(self.flow, self.snd_nxt, self.rcv_nxt, ACK, window, (), 0, ts_val, self.ts_recent))
+        stack.emit(Segment(self.flow, self.snd_nxt, self.rcv_nxt, ACK, window, (), 0, ts_val, self.ts_recent, tos=self.tos))
 
 
 class TimeWaitTable:

@@ -83,8 +83,7 @@ class Socket:
         if self.conn is not None:
             self.conn.set_option(name, value, self.host.now)
         else:
-            check_option(name, value)
-            setattr(self.options, name, value)
+            setattr(self.options, name, check_option(name, value))
 
     # The sink.
 

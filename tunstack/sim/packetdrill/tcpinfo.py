@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 OPT_TIMESTAMPS = 1
 OPT_SACK = 2
 OPT_WSCALE = 4
+OPT_ECN = 8
+OPT_ECN_SEEN = 16
 INFINITE_SSTHRESH = 0x7FFFFFFF  # segments; and the octets from which on it is infinite
 RATE_MAX = (1 << 64) - 1
 
@@ -71,6 +73,8 @@ def pack_tcp_info(sock: Socket) -> bytes:
         options = int(getattr(info, "options", 0))
         options |= OPT_TIMESTAMPS if info.timestamps else 0
         options |= OPT_SACK if info.sack else 0
+        options |= OPT_ECN if info.ecn else 0
+        options |= OPT_ECN_SEEN if info.ecn_seen else 0
         if conn.agreed is not None and conn.agreed.is_scaled:
             options |= OPT_WSCALE
             scales = info.snd_wscale | info.rcv_wscale << 4
