@@ -24,7 +24,7 @@ IN_FLIGHT_LIMIT = 256 << 20  # octets on the way in one direction; a delay alone
 
 
 # What a direction counts, in frames. Oversize: larger than the MTU. Dropped: the queue was full. Marked: CE was set.
-COUNTERS = ("offered", "oversize", "lost", "corrupted", "duplicated", "reordered", "dropped", "marked")
+COUNTERS = ("offered", "lost", "corrupted", "duplicated", "reordered", "dropped", "marked", "oversize")
 
 
 class Direction:
