@@ -9,6 +9,8 @@ import struct
 import pytest
 from aio.recorder import connected
 
+from tunstack.aio.sockopt import TCP_UTO
+
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13
 SO_MAX_PACING_RATE = 47
@@ -24,6 +26,7 @@ SO_MAX_PACING_RATE = 47
         (SOL, socket.SO_ACCEPTCONN, 0),
         (SOL, socket.SO_KEEPALIVE, 0),
         (SOL, socket.SO_LINGER, 0),
+        (SOL, socket.SO_OOBINLINE, 0),
         (TCP, socket.TCP_NODELAY, 1),
         (TCP, socket.TCP_CORK, 0),
         (TCP, socket.TCP_QUICKACK, 1),
@@ -47,6 +50,7 @@ async def test_default(world, level, option, value):
     ("level", "option", "value", "told"),
     [
         (SOL, socket.SO_KEEPALIVE, 5, 1),
+        (SOL, socket.SO_OOBINLINE, 5, 1),
         (SOL, socket.SO_RCVBUF, 50_000, 100_000),
         (SOL, socket.SO_SNDBUF, 50_000, 100_000),
         (SOL, socket.SO_RCVBUF, 1, 2304),
@@ -231,4 +235,16 @@ async def test_socket_is_not_blocking_and_has_no_descriptor(ours):
         sock.getpeername()
     assert caught.value.errno == errno.ENOTCONN
     await far.until("lost ConnectionResetError")
+    server.close()
+
+
+async def test_the_uto_option_is_asked_for_by_a_number_of_our_own(ours):
+    """M-14: Linux has none."""
+    near, _, server = await connected(ours)
+    sock = near.transport.get_extra_info("socket")
+    assert sock.getsockopt(TCP, TCP_UTO) == 0
+    sock.setsockopt(TCP, TCP_UTO, 600)
+    assert sock.getsockopt(TCP, TCP_UTO) == 600
+    assert near.transport.get_extra_info("connection").options.user_timeout_advertise == 600
+    near.transport.close()
     server.close()

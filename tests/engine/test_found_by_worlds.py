@@ -120,7 +120,8 @@ def test_duplicate_acks_do_not_count_beside_what_a_smaller_path_lost() -> None:
     conn = runner.sockets.all[-1].conn
     assert conn is not None
     assert conn.tx.pipe == 1000
-    conn.recovery.on_path_mss()
+    conn.set_mtu(600)
+    conn.recovery.on_path_mss(is_smaller=True)
     assert conn.tx.pipe == 0
 
 

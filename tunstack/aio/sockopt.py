@@ -26,6 +26,7 @@ RATE_UNLIMITED = (1 << 64) - 1
 CONGESTION_NAME_MAX = 16  # TCP_CA_NAME_MAX
 TCP_CONGESTION, TCP_USER_TIMEOUT = 13, 18  # not every build of Python names these two
 SO_MAX_PACING_RATE, RATE = 47, struct.Struct("Q")  # octets a second, in 4 octets or 8; all ones: no limit
+TCP_UTO = 0x1C00  # ours: the UTO option (RFC 5482), s to advertise, 0: off; Linux has none
 SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF = 2304, 4608
 
 # (level, option) -> the field of SocketOptions.
@@ -38,11 +39,13 @@ INTEGERS: dict[tuple[int, int], str] = {
     (TCP, socket.TCP_MAXSEG): "maxseg",
     (TCP, socket.TCP_SYNCNT): "syncnt",
     (TCP, TCP_USER_TIMEOUT): "user_timeout",
+    (TCP, TCP_UTO): "user_timeout_advertise",
     (IP, socket.IP_TOS): "tos",
     (IP, socket.IP_TTL): "ttl",
 }
 BOOLEANS: dict[tuple[int, int], str] = {
     (SOL, socket.SO_KEEPALIVE): "keepalive",
+    (SOL, socket.SO_OOBINLINE): "oobinline",
     (TCP, socket.TCP_NODELAY): "nodelay",
     (TCP, socket.TCP_CORK): "cork",
     (TCP, socket.TCP_QUICKACK): "quickack",
@@ -170,6 +173,30 @@ class SocketView(_View):
         if self._conn.is_over:
             raise socket_error("ENOTCONN")
         return name_of(self._conn.remote)
+
+    def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """Send with MSG_OOB: the last octet is urgent. All is taken, behind what the transport was given. OSError EPIPE at the end.
+
+        Without the flag: OSError EOPNOTSUPP, the stream is the transport's.
+        """
+        if flags != socket.MSG_OOB:
+            raise socket_error("EOPNOTSUPP")
+        octets = bytes(data)
+        self._conn.send(octets, self._now(), urgent=True)
+        return len(octets)
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Take the urgent octet: MSG_OOB, and MSG_PEEK if it is to stay. OSError EINVAL or EAGAIN if there is none.
+
+        Without the flag: OSError EOPNOTSUPP, the stream is the protocol's.
+        """
+        if flags & ~socket.MSG_PEEK != socket.MSG_OOB:
+            raise socket_error("EOPNOTSUPP")
+        return self._conn.read_urgent(bool(flags & socket.MSG_PEEK))[:bufsize]
+
+    def sockatmark(self) -> bool:
+        """Tell whether the protocol was given all up to the urgent octet, and nothing behind it (sockatmark(3))."""
+        return self._conn.is_at_mark
 
     def _options(self) -> SocketOptions:
         return self._conn.options

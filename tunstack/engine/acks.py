@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import paws, retransmission, transitions
+from tunstack.engine import mtuprobe, paws, retransmission, transitions
 from tunstack.engine.guard import challenge
 from tunstack.engine.recovery import RECOVERY
 from tunstack.engine.scoreboard import Heard
@@ -88,6 +88,7 @@ def window_changed(conn: Connection) -> None:
     if tx.unsent:
         if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
             conn.persist_at = NEVER
+            conn.persist_since = 0
             tx.probe_due = False
         tx.more = False
         conn.mark_dirty()
@@ -161,6 +162,8 @@ def progressed(conn: Connection, fin: bool, now: int) -> None:  # hot
     tx = conn.tx
     tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
     tx.more = False
+    if conn.mtu_probe is not None:
+        mtuprobe.on_progress(conn)
     conn.retransmits = 0
     conn.retrans_at = 0
     conn.soft_error = None

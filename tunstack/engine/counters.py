@@ -116,6 +116,8 @@ class Counters:
     TCPFromZeroWindowAdv: int = 0
     TCPToZeroWindowAdv: int = 0
     TCPReqQFullDrop: int = 0
+    TCPMTUPFail: int = 0
+    TCPMTUPSuccess: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place

@@ -11,6 +11,7 @@ import errno
 TEXTS = {
     "EADDRINUSE": "Address already in use",
     "EADDRNOTAVAIL": "Cannot assign requested address",
+    "EAGAIN": "Resource temporarily unavailable",
     "ECONNABORTED": "Software caused connection abort",
     "ECONNREFUSED": "Connection refused",
     "ECONNRESET": "Connection reset by peer",
@@ -23,6 +24,7 @@ TEXTS = {
     "ENOENT": "No such file or directory",
     "ENOPROTOOPT": "Protocol not available",
     "ENOTCONN": "Transport endpoint is not connected",
+    "EOPNOTSUPP": "Operation not supported",
     "EPIPE": "Broken pipe",
     "EPROTO": "Protocol error",
     "ETIMEDOUT": "Connection timed out",

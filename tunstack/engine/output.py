@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ecn
+from tunstack.engine import ecn, mtuprobe, urgent, usertimeout
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.recovery import LOSS, PROBE, REORDER
 from tunstack.engine.retransmission import restart_timer, set_timer
@@ -35,6 +35,9 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_syn(conn, now)
     if conn.state is CLOSED or conn.state is TIME_WAIT:
         return poll_ack(conn, now) if conn.state is TIME_WAIT else None
+    is_urgent = tx.urgent_end and urgent.is_sending(tx)
+    if is_urgent:
+        max_payload = tx.mss_now  # each packet has a pointer of its own
     recovery = conn.recovery
     if tx.board.lost_out or recovery.probe_due:
         if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at and not (recovery.probe_due or recovery.force):
@@ -44,7 +47,16 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
             return segment
     if tx.fin_sent:
         return poll_ack(conn, now)
-    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
+    if conn.mtu_probe is not None and not is_urgent:
+        payload = mtuprobe.may_leave(conn, now)
+        if payload is None:
+            return poll_ack(conn, now)
+        if payload:
+            return mtuprobe.send(conn, payload, now)
+    if is_urgent:
+        size = tx.sendable(max_payload, True, False)
+    else:
+        size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
         if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at:
             return poll_held(conn, tx.pacer, now)
@@ -71,11 +83,13 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     if conn.retransmits:
         conn.stack.counters.TcpRetransSegs += 1
     else:
-        conn.syn_sent_at = now
-    conn.rto_at = now + min(RTO_INITIAL << conn.retransmits, RTO_MAX)
+        conn.syn_sent_at = conn.retrans_at = now
+    since = conn.retrans_at if conn.retransmits else 0
+    conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << conn.retransmits, RTO_MAX), since, now)
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed
+    uto = usertimeout.option_for(conn.options, sysctl)
     if conn.state is SYN_SENT or agreed is None:
         # A SYN that was lost may have been so for its flags, in a network that does not know them (RFC 3168 6.1.1.1).
         asks = conn.syn_ecn and not (conn.retransmits and sysctl.tcp_ecn_fallback)
@@ -91,6 +105,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
             ts_val if sysctl.tcp_timestamps else None,
             0,
             conn.options.tos,
+            uto,
         )
     rx = conn.rx
     return make_syn(
@@ -105,6 +120,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         ts_val if agreed.ts_ok else None,
         rx.ts_recent,
         conn.options.tos,
+        uto,
     )
 
 
@@ -242,7 +258,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, ec
     mss = tx.mss_now
     if (push and length) or length > mss:  # a burst of several packets always ends with PSH (Linux)
         flags |= PSH
-    return Segment(
+    seg = Segment(
         conn.flow,
         seq,
         rx.rcv_nxt,
@@ -256,6 +272,11 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, ec
         sack,
         tos=conn.options.tos | ect,
     )
+    if tx.urgent_end:
+        urgent.point(tx, seg)
+    if conn.uto_due:
+        usertimeout.attach(conn, seg)
+    return seg
 
 
 def poll_probe(conn: Connection, now: int) -> Segment:
@@ -265,11 +286,19 @@ def poll_probe(conn: Connection, now: int) -> Segment:
     conn.probes_out += 1
     conn.persist_backoff += 1
     conn.stack.counters.TCPWinProbe += 1
-    conn.persist_at = now + min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
+    delay = min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
+    conn.persist_at = now + usertimeout.clamp(conn, delay, conn.persist_since, now)
     conn.arm(conn.persist_at)
     size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
     tx.push_position = tx.queue.end  # a probe asks the peer to look
-    return poll_data(conn, size, now) if size else make_probe(conn, now)
+    if size:
+        conn.persist_since = 0
+        return poll_data(conn, size, now)
+    probe = make_probe(conn, now)
+    if tx.urgent_end and 0 < urgent.ahead(tx, tx.snd_una) <= urgent.POINTER_MAX:
+        conn.stack.emit(probe)
+        return make_probe(conn, now, tx.snd_una)  # tells of what is urgent and may not be sent (Linux)
+    return probe
 
 
 def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
@@ -278,7 +307,7 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     if not rx.acks_due:
         return None
     rx.ack_sent()
-    return Segment(
+    seg = Segment(
         conn.flow,
         conn.tx.snd_nxt,
         rx.rcv_nxt,
@@ -292,6 +321,11 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
         poll_sack(conn, SACK_BLOCKS_MAX) if (rx.sack_blocks or rx.dsack) and conn.may_sack else (),
         tos=conn.options.tos,
     )
+    if conn.tx.urgent_end:
+        urgent.point(conn.tx, seg)
+    if conn.uto_due:
+        usertimeout.attach(conn, seg)
+    return seg
 
 
 def poll_sack(conn: Connection, room: int) -> Sequence[tuple[int, int]]:
@@ -310,12 +344,16 @@ def poll_sack(conn: Connection, room: int) -> Sequence[tuple[int, int]]:
     return rx.poll_blocks(limit)
 
 
-def make_probe(conn: Connection, now: int) -> Segment:
-    """An empty segment with an old sequence number: the peer must answer it (RFC 1122 4.2.3.6)."""
+def make_probe(conn: Connection, now: int, seq: int | None = None) -> Segment:
+    """An empty segment with an old sequence number, unless one is given: the peer must answer it (RFC 1122 4.2.3.6)."""
     rx = conn.rx
     ts_val = conn.ts_val(now) if conn.ts_ok else None
-    seq = (conn.tx.snd_una - 1) & MASK
-    return Segment(conn.flow, seq, rx.rcv_nxt, ACK | rx.ece, rx.advertise(), (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)
+    if seq is None:
+        seq = (conn.tx.snd_una - 1) & MASK
+    seg = Segment(conn.flow, seq, rx.rcv_nxt, ACK | rx.ece, rx.advertise(), (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)
+    if conn.tx.urgent_end:
+        urgent.point(conn.tx, seg)
+    return seg
 
 
 def make_reset(conn: Connection, now: int) -> Segment:

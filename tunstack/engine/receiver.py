@@ -7,9 +7,13 @@ RFC 7323 4.3 (TS.Recent). Knows no clock and no I/O. Times are int microseconds,
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
+
+if TYPE_CHECKING:
+    from tunstack.engine.urgent import Urgent
 
 WINDOW_MAX = 65535  # of the header, unscaled
 MSS_GUESS = 536  # of the peer's segments, before the first
@@ -70,6 +74,7 @@ class Receiver:
         "sack_blocks",
         "ts_recent",
         "ts_recent_at",
+        "urgent",
         "wscale",
     )
 
@@ -91,6 +96,7 @@ class Receiver:
         self.sack_blocks: list[tuple[int, int]] = []  # newest first (RFC 2018 4)
         self.dsack: tuple[int, int] | None = None  # what came twice, to be told with the next ACK (RFC 2883)
         self.eof = False  # the peer's FIN was reached
+        self.urgent: Urgent | None = None  # the urgent octet ahead of the reader (urgent.py)
         self.acks_due = 0  # ACKs that must leave at the next poll, one for each event that asks for its own
         self.delack_at = NEVER
         self.quick = 0  # segments to acknowledge at once before delaying

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MSS_DEFAULT = 536  # RFC 9293 3.7.1: the peer announced none
 BURST_MAX = 65536  # octets of a super-segment
 SLOW_RATE = 150_000  # octets a second below which packets of a paced connection leave one by one (Linux's bbr_min_tso_rate)
-MSS_MIN = 48  # TCP_MIN_SND_MSS in Linux: what a hostile MSS option is raised to
 
 
 class Sender:
@@ -59,6 +58,7 @@ class Sender:
         "snd_wl1",
         "snd_wl2",
         "snd_wnd",
+        "urgent_end",
         "wscale",
     )
 
@@ -81,6 +81,7 @@ class Sender:
         self.board = Scoreboard()  # what of it the peer has, and what is lost
         self.more = False  # the last write said that there is more to come (MSG_MORE); over with the next ACK
         self.push_position = 0  # position in the queue behind the last write that did not
+        self.urgent_end = 0  # position in the queue behind the last urgent octet; 0: none on the way (urgent.py)
         self.fin_queued = False  # the application shut down writing
         self.fin_sent = False
         self.snd_sml = iss  # end of the last segment that was less than full (Minshall's Nagle)
@@ -138,12 +139,15 @@ class Sender:
         """Our SYN is acknowledged: data begins."""
         self.snd_una = self.snd_sml = (self.iss + 1) & MASK
 
-    def set_mss(self, option_octets: int, maxseg: int | None = None) -> None:
-        """Compute Eff.snd.MSS from the peer's MSS, the path and the octets of options in every segment (RFC 6691)."""
+    def set_mss(self, option_octets: int, maxseg: int | None = None, least: int = 48) -> None:
+        """Compute Eff.snd.MSS from the peer's MSS, the path and the octets of options in every segment (RFC 6691).
+
+        It is `least` at the least, options counted (tcp_min_snd_mss).
+        """
         mss = min(self.peer_mss, self.path_mss)
         if maxseg is not None:
             mss = min(mss, maxseg)
-        self.mss = max(mss, MSS_MIN) - option_octets
+        self.mss = max(mss, least) - option_octets
         self._bound_mss()
 
     def _bound_mss(self) -> None:

@@ -52,8 +52,9 @@ FIELDS: dict[tuple[int, int], tuple[str, Callable[[Socket], int]]] = {
     (socket.IPPROTO_IP, socket.IP_TOS): ("tos", lambda sock: 0),
     (socket.IPPROTO_IP, socket.IP_TTL): ("ttl", lambda sock: sock.sysctl.ip_default_ttl),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE): ("keepalive", lambda sock: 0),
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE): ("oobinline", lambda sock: 0),
 }
-FLAGS = frozenset(("nodelay", "cork", "keepalive", "quickack", "fastopen_connect"))  # any value but zero is one
+FLAGS = frozenset(("nodelay", "cork", "keepalive", "oobinline", "quickack", "fastopen_connect"))  # any value but zero is one
 
 # Options that a script may set and that change nothing that TCP does here.
 STORED = frozenset(
@@ -63,7 +64,6 @@ STORED = frozenset(
         (socket.SOL_SOCKET, SO_ZEROCOPY),
         (socket.SOL_SOCKET, socket.SO_BROADCAST),
         (socket.SOL_SOCKET, socket.SO_DONTROUTE),
-        (socket.SOL_SOCKET, socket.SO_OOBINLINE),
         (socket.IPPROTO_IP, IP_MTU_DISCOVER),
     )
 )
