@@ -70,6 +70,12 @@ def test_the_first_round_of_recovery_conserves_packets(steady: Path) -> None:
     assert steady.ack() >= before - 2 * MSS
 
 
+def test_the_window_is_a_segment_at_least(steady: Path) -> None:
+    """M-38: also where recovery begins with next to nothing in flight, by an ACK of an octet."""
+    steady.flight = 0
+    assert steady.ack(acked=1, lost=50 * MSS, is_recovering=True) == MSS
+
+
 def test_a_timeout_is_repaired_from_one_segment_and_the_window_then_restored(steady: Path) -> None:
     """M-34, M-38: the engine sets the window to one segment; it grows by what is acknowledged, and is back when all is repaired."""
     before = steady.bbr.cwnd

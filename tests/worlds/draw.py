@@ -342,11 +342,12 @@ def _draw_app(dice: Dice, abrupt: bool, size: int, peer_size: int) -> AppPlan:
 
 def _draw_change(dice: Dice) -> tuple[int, str, object]:
     at = dice.between(1 * MS, 10 * SECOND)
-    name = dice.choice(("nodelay", "cork", "quickack", "rcvbuf", "sndbuf", "congestion", "keepidle", "tos"))
+    name = dice.choice(("nodelay", "cork", "quickack", "rcvbuf", "sndbuf", "congestion", "max_pacing_rate", "keepidle", "tos"))
     values: dict[str, Sequence[object]] = {
         "rcvbuf": (0, 4000, 50_000),
         "sndbuf": (0, 4000, 50_000),
         "congestion": available(),
+        "max_pacing_rate": (None, 50_000, 5_000_000),
         "keepidle": (1, 60),
         "tos": (0, 0x10, 0xB8),
     }

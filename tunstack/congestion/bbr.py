@@ -363,7 +363,7 @@ class Bbr(CongestionControl):
         """Take losses off the window; return whether recovery alone decides on it (packet conservation)."""
         cwnd = self.cwnd
         if sample.lost:
-            cwnd = max(cwnd - sample.lost, self.mss)
+            cwnd -= sample.lost
         before = self._recovery
         if not sample.is_recovering:
             self._recovery = OPEN
@@ -378,7 +378,7 @@ class Bbr(CongestionControl):
             cwnd = max(cwnd, self._before_loss)
         if self._conserves:
             cwnd = max(cwnd, sample.flight + sample.acked)
-        self.cwnd = cwnd
+        self.cwnd = max(cwnd, self.mss)
         return self._conserves
 
     def _save_cwnd(self) -> None:
