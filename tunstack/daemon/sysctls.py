@@ -59,6 +59,8 @@ def check(name: str, value: object) -> Value:
     several numbers are written `4096 131072 6291456`, as Linux does.
     """
     known = defaults()
+    if name == "net.ipv4.tcp_available_congestion_control":
+        raise ValueError("can only be read (a daemon's /status has it); to choose, set net.ipv4.tcp_congestion_control")
     if name not in known:
         raise ValueError(f"there is no such knob{suggest_knob(name, known)}")
     default = known[name]

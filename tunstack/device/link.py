@@ -71,6 +71,17 @@ class Direction:
         """Return the counters by their names."""
         return {name: getattr(self, name) for name in COUNTERS}
 
+    def queued(self, now: int) -> int:
+        """Return how many frames are in the bottleneck's queue, the one that is being sent among them."""
+        departures = self._departures_ns
+        while departures and departures[0] <= now * 1000:
+            departures.popleft()
+        return len(departures)
+
+    def queueing_delay(self, now: int) -> int:
+        """Return the µs after which a frame of no length that came now would have passed the bottleneck."""
+        return max(-(-self._busy_ns // 1000) - now, 0)
+
     def next_deadline(self) -> int | None:
         """Return when to call `release`, if a frame is held back."""
         return min(held[0] for held in self._held) if self._held else None

@@ -118,7 +118,8 @@ def _quantity(text: str, units: dict[str, int], what: str) -> int:
     return int((Decimal(found[1]) * units.get(found[2], 1)).to_integral_value(ROUND_HALF_UP))
 
 
-def _time(text: str) -> int:
+def parse_time(text: str) -> int:
+    """Read a TIME; µs."""
     micros = _quantity(text, _TIME_UNITS, "time")
     if micros > _LONGEST:
         raise ValueError("longer than an hour")
@@ -169,8 +170,8 @@ def _one(name: str, read: Callable[[str], object]) -> Callable[[str], dict[str, 
 
 # What can be said, with what reads it into the arguments of an Impairment.
 _ITEMS: dict[str, Callable[[str], dict[str, object]]] = {
-    "delay": _one("delay", _time),
-    "jitter": _one("jitter", _time),
+    "delay": _one("delay", parse_time),
+    "jitter": _one("jitter", parse_time),
     "loss": _one("loss", _share),
     "gemodel": _gemodel,
     "dup": _one("duplicate", _share),

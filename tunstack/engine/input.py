@@ -267,9 +267,9 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
 def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
-    rx.ack_policy(seg.gso_size or seg.length, now, conn.rtt.rto)
     if rx.ecn_ok and seg.length:
         ecn.data_came(rx, seg.tos & ecn.MASK)
+    rx.ack_policy(seg.gso_size or seg.length, now, conn.rtt.rto)
     rx.tune(now, conn.rtt.srtt)
     if rx.acks_due:
         if not conn.is_dirty:
