@@ -11,6 +11,7 @@ from aio.recorder import connected
 
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13
+SO_MAX_PACING_RATE = 47
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,23 @@ async def test_linger_is_a_structure(world):
     assert sock.getsockopt(SOL, socket.SO_LINGER, 8) == struct.pack("ii", 1, 7)
     sock.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 0, 7))
     assert sock.getsockopt(SOL, socket.SO_LINGER, 8)[:4] == bytes(4)
+    near.transport.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1_000_000, 0, -1, struct.pack("Q", 5_000_000_000), struct.pack("I", 7), struct.pack("Q", (1 << 64) - 1)]
+)
+async def test_pacing_rate_is_told_as_the_kernel_tells_it(world, value):
+    """M-39: SO_MAX_PACING_RATE, set from four octets or eight, and read in four or eight."""
+    near, _, server = await connected(world)
+    with socket.socket() as kernel:
+        told = []
+        for sock in (kernel, near.transport.get_extra_info("socket")):
+            if value is not None:
+                sock.setsockopt(SOL, SO_MAX_PACING_RATE, value)
+            told.append([sock.getsockopt(SOL, SO_MAX_PACING_RATE, *length) for length in ((), (4,), (8,))])
+    assert told[1] == told[0]
     near.transport.close()
     server.close()
 

@@ -142,8 +142,8 @@ def check_connection_at_rest(conn: Connection) -> None:
     if tx.snd_nxt != tx.snd_una:
         assert conn.rto_at < NEVER, "data is in flight and no timer runs"
     elif tx.unsent:
-        assert conn.persist_at < NEVER, "data waits and no timer runs"
+        assert min(conn.persist_at, conn.pacing_at) < NEVER, "data waits and no timer runs"
     else:
         assert tx.fin_sent or not tx.fin_queued, "the FIN does not leave"
-    if tx.board.lost_out and tx.pipe == 0:
+    if tx.board.lost_out and tx.pipe == 0 and conn.pacing_at == NEVER:
         raise AssertionError("everything is lost and nothing is sent again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -21,8 +22,10 @@ from tunstack.engine.sysctl import Sysctl
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 INT = struct.Struct("i")
 LINGER = struct.Struct("ii")  # struct linger
+RATE_UNLIMITED = (1 << 64) - 1
 CONGESTION_NAME_MAX = 16  # TCP_CA_NAME_MAX
 TCP_CONGESTION, TCP_USER_TIMEOUT = 13, 18  # not every build of Python names these two
+SO_MAX_PACING_RATE, RATE = 47, struct.Struct("Q")  # octets a second, in 4 octets or 8; all ones: no limit
 SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF = 2304, 4608
 
 # (level, option) -> the field of SocketOptions.
@@ -83,6 +86,8 @@ class _View(ABC):
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> int | bytes:
         """Return an option as an int or, given `buflen`, as octets. OSError ENOPROTOOPT for one that we do not have."""
         octets = self._read(level, optname)
+        if (level, optname) == (SOL, SO_MAX_PACING_RATE) and buflen < RATE.size:
+            octets = min(RATE.unpack(octets)[0], 0xFFFFFFFF).to_bytes(INT.size, sys.byteorder)
         if buflen:
             return octets[:buflen]
         return int(INT.unpack_from(octets)[0])
@@ -99,6 +104,8 @@ class _View(ABC):
             if not isinstance(value, (bytes, bytearray)):
                 raise socket_error("EINVAL")
             self._set("congestion", bytes(value).partition(b"\0")[0][: CONGESTION_NAME_MAX - 1].decode("ascii", "replace"))
+        elif option == (SOL, SO_MAX_PACING_RATE):
+            self._set("max_pacing_rate", _rate(value))
         elif option in BOOLEANS:
             self._set(BOOLEANS[option], _integer(value) != 0)
         elif option in INTEGERS:
@@ -114,6 +121,8 @@ class _View(ABC):
             return LINGER.pack(options.linger is not None, options.linger or 0)
         if option == (TCP, TCP_CONGESTION):
             return self._congestion().encode().ljust(CONGESTION_NAME_MAX, b"\0")
+        if option == (SOL, SO_MAX_PACING_RATE):
+            return RATE.pack(RATE_UNLIMITED if options.max_pacing_rate is None else options.max_pacing_rate)
         if option == (SOL, socket.SO_ACCEPTCONN):
             return INT.pack(self.accepts)
         if option in CONSTANTS:
@@ -234,3 +243,12 @@ def _integer(value: int | bytes | bytearray | None) -> int:
     if value is None or len(value) < INT.size:
         raise socket_error("EINVAL")
     return int(INT.unpack_from(value)[0])
+
+
+def _rate(value: int | bytes | bytearray | None) -> int | None:
+    """Return the rate that SO_MAX_PACING_RATE sets, None for no limit."""
+    if value is not None and not isinstance(value, int) and len(value) >= RATE.size:
+        rate = int(RATE.unpack_from(value)[0])
+        return None if rate == RATE_UNLIMITED else rate
+    rate = _integer(value) & 0xFFFFFFFF
+    return None if rate == 0xFFFFFFFF else rate

@@ -65,6 +65,7 @@ class Connection:
         "listener",
         "mtu",
         "options",
+        "pacing_at",
         "paused",
         "persist_at",
         "persist_backoff",
@@ -126,6 +127,7 @@ class Connection:
         self.heap_at = NEVER  # see timers.py
         self.rto_at = NEVER  # retransmission, SYN included
         self.persist_at = NEVER  # zero-window probe
+        self.pacing_at = NEVER  # data waits for its time of departure
         self.keepalive_at = NEVER
         self.fin_wait_2_at = NEVER
         self.linger_at = NEVER
@@ -226,9 +228,9 @@ class Connection:
         self.tx.peer_mss = agreed.mss
         self.tx.set_mss(agreed.option_octets, self.options.maxseg)
 
-    def start_congestion_control(self) -> None:
+    def start_congestion_control(self, now: int) -> None:
         """Choose the algorithm; the MSS is known now."""
-        control.start(self)
+        control.start(self, now)
 
     # What the network and the clock bring.
 
@@ -267,6 +269,7 @@ class Connection:
         return min(
             self.rto_at,
             self.persist_at,
+            self.pacing_at,
             self.rx.delack_at if self.rx is not None else NEVER,
             self.keepalive_at,
             self.fin_wait_2_at,
@@ -296,6 +299,8 @@ class Connection:
         if self.state is ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
             self._check_idle(now)
         tx = self.tx
+        if tx.rate is not None:
+            tx.check_app_limited(tx.rate, now)
         tx.queue.append(data)
         tx.more = more
         if not more:
@@ -361,7 +366,7 @@ class Connection:
         """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
         value = check_option(name, value, self.stack.algorithms)
         if name == "congestion" and value is not None:
-            control.change(self, str(value))
+            control.change(self, str(value), now)
         setattr(self.options, name, value)
         if name == "keepalive":
             self.keepalive_at = NEVER
@@ -370,6 +375,8 @@ class Connection:
         elif name == "keepidle" and self.options.keepalive:
             self.start_keepalive(self.last_received_at)
             self.mark_dirty()
+        elif name == "max_pacing_rate":
+            control.limit_pacing_rate(self)
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
         elif name == "quickack" and self.rx is not None:
@@ -417,6 +424,6 @@ class Connection:
 
     def clear_timers(self) -> None:
         """Stop every timer."""
-        self.rto_at = self.persist_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
+        self.rto_at = self.persist_at = self.pacing_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
         if self.rx is not None:
             self.rx.delack_at = NEVER

@@ -31,6 +31,7 @@ class SocketOptions:
     user_timeout: int = 0  # TCP_USER_TIMEOUT, ms; 0: the retries decide
     syncnt: int | None = None  # TCP_SYNCNT
     congestion: str | None = None  # TCP_CONGESTION
+    max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
 
@@ -50,6 +51,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "maxseg": (88, 32767),
     "user_timeout": (0, 0x7FFFFFFF),
     "syncnt": (1, 127),
+    "max_pacing_rate": (0, 0xFFFFFFFFFFFFFFFF),
     "tos": (0, 255),
     "ttl": (1, 255),
 }

@@ -22,6 +22,7 @@ from tunstack.wire.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
+    from tunstack.engine.pacing import Pacer
 
 SACK_BLOCKS_MAX = 4  # what the option space holds, one less with timestamps
 PERSIST_MIN = 200_000  # us; also how long at least TCP_CORK and MSG_MORE may hold a part of a segment
@@ -36,6 +37,8 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_ack(conn, now) if conn.state is TIME_WAIT else None
     recovery = conn.recovery
     if tx.board.lost_out or recovery.probe_due:
+        if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at and not (recovery.probe_due or recovery.force):
+            return poll_held(conn, tx.pacer, now)
         segment = poll_repair(conn, now, max_payload)
         if segment is not None:
             return segment
@@ -43,6 +46,8 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_ack(conn, now)
     size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
+        if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at:
+            return poll_held(conn, tx.pacer, now)
         return poll_data(conn, size, now)
     if tx.fin_queued and not tx.unsent:
         return poll_data(conn, 0, now)
@@ -141,7 +146,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
     size = min(room, max_payload)
     board.split(index, max(size // mss, 1) * mss)
     conn.recovery.force = False
-    board.resend(flight, now)
+    tx.resent(flight, now)
     length = ((flight.end - flight.seq) & MASK) - flight.fin
     counters = conn.stack.counters
     counters.TcpRetransSegs += -(-length // mss) or 1
@@ -176,7 +181,7 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
         if length > tx.mss_now:
             board.split(index, (length - 1) // tx.mss_now * tx.mss_now)
             flight = board.flights[index + 1]
-        board.resend(flight, now)
+        tx.resent(flight, now)
         length = ((flight.end - flight.seq) & MASK) - flight.fin
         conn.stack.counters.TcpRetransSegs += 1
         recovery.on_resent(length + flight.fin, now)
@@ -184,6 +189,14 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
         segment = make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, ecn.NOT_ECT, now)
     restart_timer(conn, now)
     return segment
+
+
+def poll_held(conn: Connection, pacer: Pacer, now: int) -> Segment | None:
+    """Data might leave, but it is paced: have the timer look again. An ACK need not wait."""
+    pacer.is_waiting = True
+    conn.pacing_at = at = pacer.at - conn.stack.timer_grain
+    conn.arm(at)
+    return poll_ack(conn, now)
 
 
 def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot

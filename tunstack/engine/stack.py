@@ -62,6 +62,7 @@ class Stack:
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
+        self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self._random = random
         self._addresses = frozenset(config.addresses)
         self._listeners: dict[tuple[bytes, int], list[Listener]] = {}

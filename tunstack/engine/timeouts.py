@@ -39,6 +39,9 @@ def fire(conn: Connection, now: int) -> None:
     if conn.persist_at <= now:
         conn.persist_at = NEVER
         persist_timeout(conn, now)
+    if conn.pacing_at <= now:
+        conn.pacing_at = NEVER
+        conn.mark_dirty()
     if conn.keepalive_at <= now:
         conn.keepalive_at = NEVER
         keepalive_timeout(conn, now)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = ESTABLISHED
-    conn.start_congestion_control()
+    conn.start_congestion_control(now)
     if not conn.rtt.srtt:
         conn.rtt.rto = RTO_FALLBACK
     conn.retransmits = 0
