@@ -372,7 +372,7 @@ class Bbr(CongestionControl):
         if self._recovery == RECOVERY and before == OPEN:
             self._conserves = True
             self._next_round = sample.delivered  # the first round of recovery begins now
-            cwnd = sample.flight + sample.acked
+            cwnd = max(sample.flight + sample.acked, self.mss)
         elif before != OPEN and self._recovery == OPEN:
             self._conserves = False
             cwnd = max(cwnd, self._before_loss)
