@@ -9,8 +9,11 @@ import struct
 import pytest
 from aio.recorder import connected
 
+from tunstack.engine.sockopt import TCP_UTO
+
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13
+SO_MAX_PACING_RATE = 47
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,7 @@ TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13
         (SOL, socket.SO_ACCEPTCONN, 0),
         (SOL, socket.SO_KEEPALIVE, 0),
         (SOL, socket.SO_LINGER, 0),
+        (SOL, socket.SO_OOBINLINE, 0),
         (TCP, socket.TCP_NODELAY, 1),
         (TCP, socket.TCP_CORK, 0),
         (TCP, socket.TCP_QUICKACK, 1),
@@ -46,6 +50,7 @@ async def test_default(world, level, option, value):
     ("level", "option", "value", "told"),
     [
         (SOL, socket.SO_KEEPALIVE, 5, 1),
+        (SOL, socket.SO_OOBINLINE, 5, 1),
         (SOL, socket.SO_RCVBUF, 50_000, 100_000),
         (SOL, socket.SO_SNDBUF, 50_000, 100_000),
         (SOL, socket.SO_RCVBUF, 1, 2304),
@@ -115,6 +120,23 @@ async def test_linger_is_a_structure(world):
     assert sock.getsockopt(SOL, socket.SO_LINGER, 8) == struct.pack("ii", 1, 7)
     sock.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 0, 7))
     assert sock.getsockopt(SOL, socket.SO_LINGER, 8)[:4] == bytes(4)
+    near.transport.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1_000_000, 0, -1, struct.pack("Q", 5_000_000_000), struct.pack("I", 7), struct.pack("Q", (1 << 64) - 1)]
+)
+async def test_pacing_rate_is_told_as_the_kernel_tells_it(world, value):
+    """M-39: SO_MAX_PACING_RATE, set from four octets or eight, and read in four or eight."""
+    near, _, server = await connected(world)
+    with socket.socket() as kernel:
+        told = []
+        for sock in (kernel, near.transport.get_extra_info("socket")):
+            if value is not None:
+                sock.setsockopt(SOL, SO_MAX_PACING_RATE, value)
+            told.append([sock.getsockopt(SOL, SO_MAX_PACING_RATE, *length) for length in ((), (4,), (8,))])
+    assert told[1] == told[0]
     near.transport.close()
     server.close()
 
@@ -213,4 +235,16 @@ async def test_socket_is_not_blocking_and_has_no_descriptor(ours):
         sock.getpeername()
     assert caught.value.errno == errno.ENOTCONN
     await far.until("lost ConnectionResetError")
+    server.close()
+
+
+async def test_the_uto_option_is_asked_for_by_a_number_of_our_own(ours):
+    """M-14: Linux has none."""
+    near, _, server = await connected(ours)
+    sock = near.transport.get_extra_info("socket")
+    assert sock.getsockopt(TCP, TCP_UTO) == 0
+    sock.setsockopt(TCP, TCP_UTO, 600)
+    assert sock.getsockopt(TCP, TCP_UTO) == 600
+    assert near.transport.get_extra_info("connection").options.user_timeout_advertise == 600
+    near.transport.close()
     server.close()

@@ -27,7 +27,8 @@ VALUES: tuple[int | bytes, ...] = (*NUMBERS, *OCTETS)
 SOL, TCP, IP = so.SOL_SOCKET, so.IPPROTO_TCP, so.IPPROTO_IP
 UNKNOWN = ((SOL, 9999), (TCP, 9999), (IP, 9999), (17, 1), (SOL, so.SO_SNDLOWAT))
 OF_THE_MSS = ((TCP, so.TCP_MAXSEG), (IP, so.IP_MTU), (TCP, so.TCP_INFO), (TCP, so.TCP_CC_INFO))
-SETTABLE = sorted(option for option in so.TABLE if option not in OF_THE_MSS and option != (TCP, so.TCP_CONGESTION))
+NAMED = ((TCP, so.TCP_CONGESTION), (TCP, so.TCP_UTO))  # the one takes names, the other is ours
+SETTABLE = sorted(option for option in so.TABLE if option not in (*OF_THE_MSS, *NAMED))
 
 Row = tuple[Any, ...]
 

@@ -18,6 +18,7 @@ class Cwnd:
     def __init__(self, cwnd: int, ssthresh: int) -> None:
         self.cwnd = cwnd
         self.ssthresh = ssthresh
+        self.pacing_rate = 0
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_name_that_there_is_not_is_enoent_and_changes_nothing(name: str) -> No
     with pytest.raises(OSError) as caught:
         host.stack.listen(host.address, 9, on_acceptable=lambda listener: None, options=SocketOptions(congestion=name))
     assert caught.value.errno == ENOENT
-    with pytest.raises(ValueError, match="there is cubic, reno, tahoe"):
+    with pytest.raises(ValueError, match="there is bbr, cubic, reno, tahoe"):
         host.stack.use_congestion(name)
 
 
@@ -163,7 +163,7 @@ def test_a_users_own_is_used_like_any_other() -> None:
     outcome = transfer(1_000_000, world=world, hosts=(a, b))
     assert outcome.complete
     assert a.stack.sysctl.tcp_congestion_control == "slow"
-    assert list(a.stack.algorithms) == ["cubic", "reno", "slow", "tahoe"]
+    assert list(a.stack.algorithms) == ["bbr", "cubic", "reno", "slow", "tahoe"]
     _, conn, _ = connected()
     assert "slow" not in conn.stack.algorithms  # two stacks are two hosts
 

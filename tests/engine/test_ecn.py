@@ -343,6 +343,28 @@ def test_without_a_sign_the_ack_waits(play: Play) -> None:
     )
 
 
+def test_after_a_mark_two_acks_leave_at_once_and_a_second_mark_hurries_nobody(play: Play) -> None:
+    """M-18, M-33: quick ACKs for two segments (Linux); while the echo lasts, a further mark is no news."""
+    young = "".join(  # a new connection acknowledges its first 16 segments at once
+        f"+0 < [ect0] P. {seq}:{seq + 10}(10) ack 1 win 60000\n+0 > . 1:1(0) ack {seq + 10}\n" for seq in range(1, 161, 10)
+    )
+    play(
+        ASKED
+        + young
+        + """
+        +.02 < [ect0] P. 161:171(10) ack 1 win 60000
+        +.02~+.2 > . 1:1(0) ack 171
+        +.02 < [ce] P. 171:181(10) ack 1 win 60000
+        +0   > E. 1:1(0) ack 181
+        +.02 < [ect0] P. 181:191(10) ack 1 win 60000
+        +0   > E. 1:1(0) ack 191
+        +.02 < [ce] P. 191:201(10) ack 1 win 60000
+        +.02~+.2 > E. 1:1(0) ack 201
+        +0   read 200
+        """
+    )
+
+
 # What an echo does (RFC 3168 6.1.2).
 
 
@@ -386,6 +408,17 @@ def test_an_echo_while_nothing_is_in_flight_says_nothing(play: Play) -> None:
         +0   write 10
         +0   > [ect0] P. 1:11(10) ack 1
         +0   counter TCPDeliveredCE=0
+        """
+    )
+    play(
+        ASKED.replace("mss 1000", "mss 1000,nop,nop,sackOK")
+        + """
+        +0   write 10
+        +0   > [ect0] P. 1:11(10) ack 1
+        +.01 < . 1:1(0) ack 11 win 60000
+        +0   < E. 1:1(0) ack 11 win 60000 <nop,nop,sack 1:11>
+        +0   write 10
+        +0   > [ect0] P. 11:21(10) ack 1
         """
     )
 
@@ -438,10 +471,11 @@ def test_an_echo_nobody_agreed_on_is_no_echo(play: Play) -> None:
         +.01 < E. 1:1(0) ack 1001 win 60000
         +0   write 1000
         +0   > [noecn] P. 1001:2001(1000) ack 1
+        +0   < E. 1:1(0) ack 1001 win 60000
         +.01 < [ce] PW. 1:11(10) ack 2001 win 60000
         +0   > . 2001:2001(0) ack 11
         +0   read 10
-        +0   counter TCPDeliveredCE=0 IpExtInCEPkts=1 IpExtInNoECTPkts=3
+        +0   counter TCPDeliveredCE=0 IpExtInCEPkts=1 IpExtInNoECTPkts=4
         """
     )
     (conn,) = runner.stack.connections

@@ -5,6 +5,8 @@ from __future__ import annotations
 from engine.notation import Play
 from engine.openings import OPEN, opening
 
+from tunstack.congestion.base import RateSample
+from tunstack.congestion.bbr import Bbr
 from tunstack.engine.prr import RateReduction
 from tunstack.sim.script import Runner
 
@@ -120,7 +122,8 @@ def test_duplicate_acks_do_not_count_beside_what_a_smaller_path_lost() -> None:
     conn = runner.sockets.all[-1].conn
     assert conn is not None
     assert conn.tx.pipe == 1000
-    conn.recovery.on_path_mss()
+    conn.set_mtu(600)
+    conn.recovery.on_path_mss(is_smaller=True)
     assert conn.tx.pipe == 0
 
 
@@ -149,3 +152,12 @@ def test_close_after_the_fin_was_acknowledged_has_the_driver_look_at_the_deadlin
 def test_a_limit_of_one_challenge_a_second_lets_one_pass(play: Play) -> None:
     """M-59, RFC 5961 7: half the limit is rounded up, as in Linux; else who waits for the answer to its SYN-ACK waits for ever."""
     play(OPEN + "+1 < S 1:1(0) win 30000\n+0 > . 1:1(0) ack 1\n", tcp_challenge_ack_limit=1)
+
+
+def test_bbr_keeps_a_segment_of_window_when_recovery_begins_with_next_to_nothing_in_flight() -> None:
+    """M-39, congestion/base.py: packet conservation counts octets, and of tiny segments they are fewer than an MSS."""
+    bbr = Bbr(1000, 10_000)
+    sample = RateSample()
+    sample.now, sample.acked, sample.delivered, sample.is_recovering = 1_000_000, 3, 500, True
+    bbr.on_rate(sample)
+    assert bbr.cwnd == 1000

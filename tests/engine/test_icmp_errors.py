@@ -166,3 +166,130 @@ def test_an_absurd_mtu_is_bounded(play: Play) -> None:
         +0   expect pmtu=552
         """
     )
+
+
+def test_what_is_small_enough_is_not_sent_again(play: Play) -> None:
+    """M-07: it passes (Linux's tcp_simple_retransmit)."""
+    play(
+        OPEN
+        + """
+        +0   write 500
+        +0   > P. 1:501(500) ack 1
+        +0   write 1460
+        +0   > P. 501:1961(1460) ack 1
+        +.01 < icmp unreachable frag_needed mtu 1200 [501:1961(1460)]
+        +0   > . 501:1661(1160) ack 1
+        +0   > P. 1661:1961(300) ack 1
+        """
+    )
+
+
+def test_the_path_is_forgotten_after_ten_minutes_and_segments_grow_again(play: Play) -> None:
+    """M-07, RFC 1191 6.3: net.ipv4.route.mtu_expires."""
+    runner = play(
+        OPEN
+        + """
+        +0   write 1460
+        +0   > P. 1:1461(1460) ack 1
+        +.01 < icmp unreachable frag_needed mtu 1200 [1:1461(1460)]
+        +0   > . 1:1161(1160) ack 1
+        +0   > P. 1161:1461(300) ack 1
+        +.01 < . 1:1(0) ack 1461 win 30000
+        +599 write 1460
+        +0   > . 1461:2621(1160) ack 1
+        +0   > P. 2621:2921(300) ack 1
+        +.01 < . 1:1(0) ack 2921 win 30000
+        +1   expect snd_mss=1460 pmtu=1500
+        +0   write 1460
+        +0   > P. 2921:4381(1460) ack 1
+        """
+    )
+    assert not len(runner.stack.path_mtu)
+
+
+def test_a_router_that_says_it_again_has_it_remembered_longer(play: Play) -> None:
+    """M-07."""
+    play(
+        OPEN
+        + """
+        +0   write 1460
+        +0   > P. 1:1461(1460) ack 1
+        +0   < icmp unreachable frag_needed mtu 1200 [1:1461(1460)]
+        +0   > . 1:1161(1160) ack 1
+        +0   > P. 1161:1461(300) ack 1
+        +.01 < . 1:1(0) ack 1461 win 30000
+        +500 write 1000
+        +0   > P. 1461:2461(1000) ack 1
+        +.01 < icmp unreachable frag_needed mtu 1200 [1461:2461(1000)]
+        +.01 < . 1:1(0) ack 2461 win 30000
+        +599 expect snd_mss=1160
+        +1   expect snd_mss=1460
+        """,
+        tcp_slow_start_after_idle=False,
+    )
+
+
+def test_a_path_that_is_learned_while_connecting_counts(play: Play) -> None:
+    """M-07: Linux takes it in every state but LISTEN and CLOSE."""
+    play("""
+        0    connect 80
+        +0   > S 0:0(0) <...>
+        +.01 < icmp unreachable frag_needed mtu 1000 [0:0(0)]
+        +.01 < S. 0:0(0) ack 1 win 30000 <mss 1460>
+        +0   > . 1:1(0) ack 1
+        +0   expect snd_mss=960 pmtu=1000
+    """)
+
+
+def test_other_connections_to_the_place_learn_of_the_path(play: Play) -> None:
+    """M-07: and what they have in flight is their own matter."""
+    play("""
+        0    listen 8080
+        +0   < 40000>8080 S 0:0(0) win 30000 <mss 1460>
+        +0   > S. 0:0(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 30000
+        +0   a = accept
+        +0   < 41000>8080 S 0:0(0) win 30000 <mss 1460>
+        +0   > 8080>41000 S. 0:0(0) ack 1
+        +.01 < 41000>8080 . 1:1(0) ack 1 win 30000
+        +0   b = accept
+        +0   write 1460
+        +0   > P. 1:1461(1460) ack 1
+        +0   a.write 1460
+        +0   > P. 1:1461(1460) ack 1
+        +0   < icmp unreachable frag_needed mtu 1200 [1:1461(1460)]
+        +0   > . 1:1161(1160) ack 1
+        +0   > P. 1161:1461(300) ack 1
+        +0   b.expect snd_mss=1160 pmtu=1200 lost=0
+    """)
+
+
+def test_the_mss_option_of_a_hostile_peer_is_bounded(play: Play) -> None:
+    """M-06: tcp_min_snd_mss, options counted; TCP_MAXSEG is a bound of our own."""
+    play("""
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1>
+        +0   > S. 0:0(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 30000
+        +0   accept
+        +0   expect snd_mss=48
+    """)
+    play(
+        """
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1,TS val 1 ecr 0>
+        +0   > S. 0:0(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 30000 <TS val 1 ecr 0>
+        +0   accept
+        +0   expect snd_mss=188
+        """,
+        tcp_min_snd_mss=200,
+    )
+    play("""
+        0    listen 8080 maxseg=500
+        +0   < S 0:0(0) win 30000 <mss 1460>
+        +0   > S. 0:0(0) ack 1 <mss 500>
+        +.01 < . 1:1(0) ack 1 win 30000
+        +0   accept
+        +0   expect snd_mss=500
+    """)

@@ -293,12 +293,26 @@ def test_knobs_are_taken_from_a_folder_as_they_change(tmp_path: Path) -> None:
     folder.read()
     assert (sysctl.tcp_sack, sysctl.tcp_rmem, sysctl.somaxconn) == (False, (4096, 87380, 4194303), 7)
     assert sysctl.tcp_congestion_control == "cubic"  # we have no vegas
+    for name, expected in (("reno", "reno"), ("vegas", "reno"), ("cubic", "cubic")):
+        (tmp_path / "ipv4/tcp_congestion_control").write_text(name + "\n")
+        folder.read()
+        assert sysctl.tcp_congestion_control == expected
     (tmp_path / "ipv4" / "tcp_sack").write_text("1\n")
     folder.read()
     assert sysctl.tcp_sack is True
     sysctl.tcp_sack = False
     folder.read()
     assert sysctl.tcp_sack is False  # only what changed
+
+
+def test_the_congestion_control_that_a_namespace_begins_with_is_nobodys_choice(tmp_path: Path) -> None:
+    """M-38: it is the machine's, which may be one that the scripts do not mean."""
+    (tmp_path / "ipv4").mkdir()
+    (tmp_path / "ipv4/tcp_congestion_control").write_text("reno\n")
+    sysctl = Sysctl()
+    folder = SysctlFolder(tmp_path, sysctl)
+    folder.read()
+    assert sysctl.tcp_congestion_control == "cubic"
 
 
 def test_a_knob_that_does_not_fit_is_refused() -> None:

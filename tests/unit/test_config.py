@@ -200,3 +200,9 @@ def test_flags_are_distinct() -> None:
 def test_a_congestion_control_that_there_is_not_is_a_mistake() -> None:
     with pytest.raises(UserError, match=r"there is no 'foo'; there is .*reno"):
         sysctls.build({"net.ipv4.tcp_congestion_control": "foo"})
+
+
+def test_what_congestion_controls_there_are_cannot_be_set() -> None:
+    """M-62."""
+    with pytest.raises(ValueError, match="can only be read"):
+        sysctls.check("net.ipv4.tcp_available_congestion_control", "reno")

@@ -12,6 +12,8 @@ from tunstack.congestion.guard import Guard
 
 MSS = 1000
 EVENTS: dict[str, tuple[object, ...]] = {
+    "on_start": (20_000, 10_000, 1),
+    "on_restart": (True, 1),
     "on_ack": (MSS, 5 * MSS, 100_000, 1, True),
     "on_rate": (RateSample(),),
     "on_congestion": (5 * MSS, 1),

@@ -12,7 +12,7 @@ from tunstack.device.impairment import GilbertElliott, Impairment
 from tunstack.device.link import HOLD_LIMIT, Direction, Way, flip_bit, join, mark_ce
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.world import World
-from tunstack.wire import ipv4
+from tunstack.wire import icmp, ipv4
 
 
 def frames(count: int, size: int = 100) -> list[bytes]:
@@ -354,3 +354,52 @@ def test_nonsense_of_a_model_is_refused(name: str) -> None:
 def test_a_link_refuses_a_pipe_with_offload() -> None:
     with pytest.raises(ValueError, match="wire size"):
         join(*memory_pipe(offload=True), World(), Impairment())
+
+
+SENDER, RECEIVER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
+
+
+def test_a_packet_larger_than_the_mtu_is_dropped_and_its_sender_told() -> None:
+    """M-07: as by a router with a narrower link behind it (RFC 1191 4); the answer goes through the other direction."""
+    world = World(1)
+    a, b = memory_pipe(1500)
+    joined = join(a, b, world, Impairment(delay=10, mtu=600), Impairment(delay=7))
+    fits = ipv4.build(SENDER, RECEIVER, ipv4.UDP, bytes(580), dont_fragment=True)
+    large = ipv4.build(SENDER, RECEIVER, ipv4.UDP, bytes(581), dont_fragment=True)
+    a.write(fits)
+    a.write(large)
+    world.run()
+    assert [bytes(packet) for packet in b.read_batch().packets] == [fits]
+    (answer,) = a.read_batch().packets
+    parsed = ipv4.parse(answer)
+    assert parsed is not None and parsed.dst == SENDER
+    message = icmp.parse(parsed.payload)
+    assert message is not None
+    error = icmp.parse_error(message)
+    assert error is not None and (error.next_hop_mtu, error.total_length, error.dst) == (600, 601, RECEIVER)
+    assert (joined.forward.counts()["oversize"], joined.backward.counts()["offered"]) == (1, 1)
+
+
+def test_a_silent_mtu_is_a_black_hole() -> None:
+    """M-07."""
+    direction = Direction(Impairment(mtu=600, mtu_silent=True), random.Random(1))
+    assert direction.offer(ipv4.build(SENDER, RECEIVER, ipv4.UDP, bytes(581), dont_fragment=True), 0) == []
+    assert not direction.answers
+    assert direction.oversize == 1
+
+
+def test_without_df_a_packet_passes_in_fragments() -> None:
+    direction = Direction(Impairment(mtu=600), random.Random(1))
+    packet = ipv4.build(SENDER, RECEIVER, ipv4.UDP, bytes(1000), dont_fragment=False)
+    arrivals = [frame for _, frame in direction.offer(packet, 0)]
+    assert arrivals == ipv4.fragment(packet, 600)
+    assert len(arrivals) == 2 and not direction.answers
+
+
+def test_an_error_that_is_too_large_draws_no_error() -> None:
+    """RFC 1122 3.2.2: two narrow links do not answer each other for ever."""
+    direction = Direction(Impairment(mtu=100), random.Random(1))
+    error = icmp.destination_unreachable(icmp.PORT_UNREACHABLE, bytes((0x45,)) + bytes(200))
+    assert direction.offer(ipv4.build(SENDER, RECEIVER, ipv4.ICMP, error, dont_fragment=True), 0) == []
+    assert not direction.answers
+    assert direction.offer(b"no packet at all" * 10, 0) == []

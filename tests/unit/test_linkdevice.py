@@ -158,7 +158,7 @@ def test_impairments_may_change_on_the_way() -> None:
     assert world.run()
     assert [seg.seq for seg in far.read_batch().segments] == [11]
     assert device.forward.counts() == {
-        "offered": 2, "lost": 1, "corrupted": 0, "duplicated": 0, "reordered": 0, "dropped": 0, "marked": 0
+        "offered": 2, "oversize": 0, "lost": 1, "corrupted": 0, "duplicated": 0, "reordered": 0, "dropped": 0, "marked": 0
     }  # fmt: skip
 
 

@@ -49,6 +49,8 @@ def test_every_item_is_taken() -> None:
         ("rate=1.5gbit", Impairment(rate=1_500_000_000)),
         ("rate=800Kbit", Impairment(rate=800_000)),
         ("reorder=2%", Impairment(reorder=0.02, reorder_depth=3)),
+        ("mtu=1280", Impairment(mtu=1280)),
+        ("mtu=1280/silent", Impairment(mtu=1280, mtu_silent=True)),
         ("gemodel=1%/10%", Impairment(gemodel=GilbertElliott(0.01, 0.1, 1.0, 0.0))),
         ("gemodel=1%/10%/50%", Impairment(gemodel=GilbertElliott(0.01, 0.1, 0.5, 0.0))),
     ],
@@ -79,7 +81,8 @@ def test_a_direction_by_itself_goes_before_what_is_common() -> None:
         ("dely=1ms", "'dely' is nothing that a link does (did you mean delay?)"),
         (
             "xyz=1",
-            "'xyz' is nothing that a link does (known: delay, jitter, loss, gemodel, dup, corrupt, ce, reorder, rate, queue, ecn, seed)",
+            "'xyz' is nothing that a link does"
+            " (known: delay, jitter, loss, gemodel, dup, corrupt, ce, reorder, rate, queue, mtu, ecn, seed)",
         ),
         ("delay", "delay has no value: delay=20ms"),
         ("delay=", "delay=: not a time with a unit (us, ms, s), such as delay=20ms"),
@@ -106,6 +109,8 @@ def test_a_direction_by_itself_goes_before_what_is_common() -> None:
             "delay=5ms;down:jitter=6ms",
             "down: jitter of 6000 us is larger than the delay of 5000 us: frames would arrive before they were sent",
         ),
+        ("mtu=60", "an MTU is 68 to 65535 octets: 60"),
+        ("mtu=1280/loud", "mtu=1280/loud: behind the slash stands nothing but silent, such as mtu=1280"),
         ("ecn=5", "ecn marks frames that queue for the rate: give a rate too"),
         ("rate=1mbit,queue=5,ecn=6", "ecn of 6 frames is never reached: the queue holds 5"),
     ],
@@ -153,5 +158,5 @@ def test_a_change_keeps_the_draw_unless_it_names_a_seed() -> None:
 def test_a_link_of_a_delay_at_most_takes_frames_of_any_size() -> None:
     assert parse("").up.takes_any_size
     assert parse("delay=20ms,seed=4").up.takes_any_size
-    for text in ("delay=1ms,jitter=1ms", "loss=1%", "gemodel=1%/1%", "dup=1%", "corrupt=1%", "reorder=1%", "rate=1gbit"):
+    for text in ("delay=1ms,jitter=1ms", "loss=1%", "gemodel=1%/1%", "dup=1%", "corrupt=1%", "reorder=1%", "rate=1gbit", "mtu=1280"):
         assert not parse(text).up.takes_any_size

@@ -236,8 +236,8 @@ def _draw_way(dice: Dice, delay: int, trouble: str, offload: bool, mtu: int) -> 
     if dice.chance(0.25):
         queue = dice.choice((2, 4, 10, 50))
         imp = replace(imp, rate=dice.choice((100_000, 1_000_000, 10_000_000, 100_000_000)), queue=queue)
-        if dice.chance(0.3):
-            imp = replace(imp, ecn=dice.random.randrange(1, queue + 1))
+        if dice.chance(0.5):
+            imp = replace(imp, ecn=dice.random.randrange(1, min(queue, 4) + 1))
     if much and dice.chance(0.3):
         imp = replace(imp, gemodel=GilbertElliott(dice.choice((0.005, 0.03)), dice.choice((0.1, 0.3))))
     plan = WayPlan(imp)
@@ -342,11 +342,12 @@ def _draw_app(dice: Dice, abrupt: bool, size: int, peer_size: int) -> AppPlan:
 
 def _draw_change(dice: Dice) -> tuple[int, str, object]:
     at = dice.between(1 * MS, 10 * SECOND)
-    name = dice.choice(("nodelay", "cork", "quickack", "rcvbuf", "sndbuf", "congestion", "keepidle", "tos"))
+    name = dice.choice(("nodelay", "cork", "quickack", "rcvbuf", "sndbuf", "congestion", "max_pacing_rate", "keepidle", "tos"))
     values: dict[str, Sequence[object]] = {
         "rcvbuf": (0, 4000, 50_000),
         "sndbuf": (0, 4000, 50_000),
         "congestion": available(),
+        "max_pacing_rate": (None, 50_000, 5_000_000),
         "keepidle": (1, 60),
         "tos": (0, 0x10, 0xB8),
     }

@@ -14,17 +14,15 @@ from tunstack.engine.sender import Sender
 from tunstack.engine.stack import Stack
 from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
+from tunstack.engine.timewait import TimeWait
 from tunstack.seq import HALF, MASK
 
 
-def check_stack(stack: Stack, now: int) -> None:
+def check_stack(stack: Stack) -> None:
     """Check every connection of a host between two calls into its stack."""
     for owner in stack.flows.values():
         if isinstance(owner, Connection):
             check_connection(owner)
-        deadline = owner.next_deadline() if not hasattr(owner, "expires_at") else NEVER
-        if deadline < NEVER:
-            assert owner.heap_at <= deadline, f"nobody looks at a timer: {deadline - now} us from now"  # type: ignore[union-attr]
 
 
 def check_connection(conn: Connection) -> None:
@@ -93,7 +91,8 @@ def check_recovery(conn: Connection) -> None:
     if recovery.is_quiet:
         assert recovery.phase == OPEN
         assert not board.lost_out and not board.retrans_out and not board.sacked_out, "quiet, and yet something is amiss"
-        assert all(not flight.marks for flight in board.flights), "quiet, and yet a flight is marked"
+        for flight in board.flights:
+            assert not flight.marks, "quiet, and yet a flight is marked"
     if recovery.phase <= DISORDER:
         assert not board.lost_out, "something is lost outside of recovery"
     if recovery.probe_end is not None:
@@ -120,9 +119,13 @@ def check_receiver(rx: Receiver) -> None:
         assert start < end <= last + 1, "a SACK block of nothing that is held"
 
 
-def check_rest(stack: Stack) -> None:
+def check_rest(stack: Stack, now: int) -> None:
     """Check every connection of a host that has nothing to send at the moment."""
     for owner in stack.flows.values():
+        if isinstance(owner, TimeWait):  # the table looks after them
+            continue
+        deadline = owner.next_deadline()
+        assert deadline == NEVER or owner.heap_at <= deadline, f"nobody looks at a timer: {deadline - now} us from now"
         if isinstance(owner, Connection):
             check_connection_at_rest(owner)
 
@@ -139,8 +142,8 @@ def check_connection_at_rest(conn: Connection) -> None:
     if tx.snd_nxt != tx.snd_una:
         assert conn.rto_at < NEVER, "data is in flight and no timer runs"
     elif tx.unsent:
-        assert conn.persist_at < NEVER, "data waits and no timer runs"
+        assert min(conn.persist_at, conn.pacing_at) < NEVER, "data waits and no timer runs"
     else:
         assert tx.fin_sent or not tx.fin_queued, "the FIN does not leave"
-    if tx.board.lost_out and tx.pipe == 0:
+    if tx.board.lost_out and tx.pipe == 0 and conn.pacing_at == NEVER:
         raise AssertionError("everything is lost and nothing is sent again")

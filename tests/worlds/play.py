@@ -30,7 +30,7 @@ from tunstack.seq import MASK
 from tunstack.sim.world import SECOND, START, Host, World
 from tunstack.wire import codec, virtio
 from tunstack.wire.flow import pack_address
-from tunstack.wire.segment import Segment
+from tunstack.wire.segment import Batch, Segment
 
 PORT = 80
 TIME_LIMIT = 12 * 3600 * SECOND  # within which every world comes to rest
@@ -78,6 +78,19 @@ class NearIsn(IsnGenerator):
         return (middle - START // 1000 - self._ts_left) & MASK
 
 
+class Device(MemoryDevice):
+    """A device of which a read brings a few frames at most, coalesced or not."""
+
+    def __init__(self, plan: HostPlan, offload: bool) -> None:
+        super().__init__(plan.mtu, 1_000_000, offload)
+        self._batch = plan.batch
+        self._reader = codec.Reader(vnet=offload, max_frames=plan.batch, coalesce=plan.coalesce)
+
+    def read_batch(self) -> Batch:
+        inbox = self._inbox
+        return self._reader.parse([inbox.popleft() for _ in range(min(len(inbox), self._batch))])
+
+
 class WatchedHost(Host):
     """A host whose connections are checked after every call into its stack."""
 
@@ -100,23 +113,25 @@ class WatchedHost(Host):
         stack, device = self.stack, self.device
         while device.waiting:
             stack.receive(device.read_batch(), now)
-            check_stack(stack, now)
+            check_stack(stack)
         deadline = stack.next_deadline()
         if deadline is not None and deadline <= now:
             stack.advance(now)
-            check_stack(stack, now)
+            check_stack(stack)
         item, self._held = self._held, None
         if item is None:
             item = stack.poll_transmit(now)
+        has_sent = item is not None
         while item is not None:
             if not device.write(item):
                 self._held = item
                 break
             item = stack.poll_transmit(now)
-        check_stack(stack, now)
+        if has_sent:
+            check_stack(stack)
         if self._held is None:
             assert not stack.has_output, "output is left"
-            check_rest(stack)
+            check_rest(stack, now)
         deadline = stack.next_deadline()
         if deadline is not None and (self._wake_at is None or deadline < self._wake_at):
             self._wake_at = deadline
@@ -146,8 +161,7 @@ class Play:
     def _make_hosts(self) -> None:
         plan, world = self.plan, self.world
         for index, host in enumerate(plan.hosts):
-            device = MemoryDevice(host.mtu, 1_000_000, plan.offload)
-            device._reader = codec.Reader(vnet=plan.offload, max_frames=host.batch, coalesce=host.coalesce)
+            device = Device(host, plan.offload)
             payload = device.max_payload if host.bursts else host.mtu - 40
             config = StackConfig(
                 (pack_address(ADDRESSES[index]),),

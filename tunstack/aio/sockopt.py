@@ -48,7 +48,7 @@ class _View(ABC):
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> int | bytes:
         """Return an option as an int or, given `buflen`, as octets. OSError ENOPROTOOPT for one that we do not have."""
-        octets = getsockopt(self, level, optname)
+        octets = getsockopt(self, level, optname, buflen)
         if buflen:
             return octets[:buflen]
         return int(INT.unpack_from(octets.ljust(INT.size, b"\0"))[0])
@@ -103,6 +103,30 @@ class SocketView(_View):
         if self._conn.is_over:
             raise socket_error("ENOTCONN")
         return name_of(self._conn.remote)
+
+    def send(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """Send with MSG_OOB: the last octet is urgent. All is taken, behind what the transport was given. OSError EPIPE at the end.
+
+        Without the flag: OSError EOPNOTSUPP, the stream is the transport's.
+        """
+        if flags != socket.MSG_OOB:
+            raise socket_error("EOPNOTSUPP")
+        octets = bytes(data)
+        self._conn.send(octets, self._now(), urgent=True)
+        return len(octets)
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Take the urgent octet: MSG_OOB, and MSG_PEEK if it is to stay. OSError EINVAL or EAGAIN if there is none.
+
+        Without the flag: OSError EOPNOTSUPP, the stream is the protocol's.
+        """
+        if flags & ~socket.MSG_PEEK != socket.MSG_OOB:
+            raise socket_error("EOPNOTSUPP")
+        return self._conn.read_urgent(bool(flags & socket.MSG_PEEK))[:bufsize]
+
+    def sockatmark(self) -> bool:
+        """Tell whether the protocol was given all up to the urgent octet, and nothing behind it (sockatmark(3))."""
+        return self._conn.is_at_mark
 
     @property
     def options(self) -> SocketOptions:

@@ -41,7 +41,9 @@ class StreamTransport(transports._FlowControlMixin):
     """Both a transport, to the protocol, and a Sink, to the engine's connection.
 
     Order of callbacks: `connection_made`; then data, `eof_received`, `pause_writing` and `resume_writing`; `connection_lost`
-    once and last. The first and the last come from the loop, never from inside a call of the application's.
+    once and last. The first and the last come from the loop, never from inside a call of the application's. A protocol that has a method
+    `urgent_received` hears when urgent data is announced, and when it has come: `get_extra_info("socket").recv(1, MSG_OOB)` is the octet,
+    until the data behind it is received.
     The connection must be paused when it is handed over; reading starts behind `connection_made`.
     """
 
@@ -134,6 +136,8 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
         else:
+            if not self._is_over:
+                self._conn.on_urgent = self._on_urgent
             if self._resume_handle is None and not self._paused:
                 # Not here: delivery must not run inside our context, which every delivery enters.
                 self._resume_handle = self._loop.call_soon(self._resume)
@@ -345,6 +349,18 @@ class StreamTransport(transports._FlowControlMixin):
         if not keep_open:
             self.close()
 
+    def _on_urgent(self) -> None:
+        """Call the protocol's `urgent_received`, if it has one (asyncio knows no such call)."""
+        receive = getattr(self._protocol, "urgent_received", None)
+        if receive is None or self._closing:
+            return
+        try:
+            self._context.run(receive)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fatal_error(error, "Fatal error: protocol.urgent_received() call failed.")
+
     def on_established(self) -> None: ...
 
     # The end.
@@ -410,6 +426,7 @@ class StreamTransport(transports._FlowControlMixin):
     def _leave(self) -> None:
         if not self._is_over:
             self._is_over = True
+            self._conn.on_urgent = None  # as the sink: the connection may outlive us, and would keep us
             self._registry.discard(self)
 
     def _call_connection_lost(self, error: BaseException | None) -> None:

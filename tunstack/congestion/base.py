@@ -22,6 +22,7 @@ class RateSample:
         "delivered",
         "flight",
         "interval",
+        "is_ack_delayed",
         "is_app_limited",
         "is_cwnd_limited",
         "is_recovering",
@@ -44,6 +45,7 @@ class RateSample:
         self.rtt = 0  # newest round-trip time; 0: none
         self.flight = 0  # octets in the network now
         self.prior_flight = 0  # and before the ACK
+        self.is_ack_delayed = False  # the round-trip time is of a lone small packet, which the peer likely let wait
         self.is_app_limited = False  # the application, not the network, held the rate back
         self.is_cwnd_limited = False  # the window held the sender back
         self.is_recovering = False  # losses are being repaired
@@ -61,7 +63,8 @@ class CongestionControl:
     - `on_spurious` when a reduction turns out to have been in error: take it back.
 
     Class attributes: `fast_recovery` False has a loss answered as a timeout is (Tahoe); `rate_based` True says that the algorithm lives by
-    `on_rate`, called for every ACK in place of `on_ack`, and owns `cwnd` at all times, in recovery too (BBR).
+    `on_rate`, called for every ACK in place of `on_ack`, and owns `cwnd` at all times, in recovery too (BBR): it then overrides
+    `on_recovery_exit` as well. `pacing_rate` may be set by any; the engine then spreads what leaves.
     """
 
     __slots__ = ("_before", "cwnd", "mss", "pacing_rate", "restart_window", "ssthresh")
@@ -77,6 +80,12 @@ class CongestionControl:
         self.pacing_rate = 0  # octets a second; 0: not paced
         self.restart_window = cwnd  # RW: what an idle connection begins with again, the initial window (RFC 5681 4.1)
         self._before = (cwnd, INFINITE)  # (cwnd, ssthresh) before the last reduction
+
+    def on_start(self, srtt: int, min_rtt: int, now: int) -> None:
+        """It takes charge of the connection; round-trip times are the handshake's or, on a running connection, the present ones; or 0."""
+
+    def on_restart(self, is_app_limited: bool, now: int) -> None:
+        """Data is about to leave with nothing in flight (`rate_based` only): at the beginning, and after each pause of the application."""
 
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:
         """New data of `acked` octets was acknowledged outside recovery.

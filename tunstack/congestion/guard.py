@@ -31,6 +31,12 @@ class Guard(CongestionControl):
         except Exception as error:
             self._fall_back(error)
 
+    def on_start(self, srtt: int, min_rtt: int, now: int) -> None:
+        self._tell("on_start", srtt, min_rtt, now)
+
+    def on_restart(self, is_app_limited: bool, now: int) -> None:
+        self._tell("on_restart", is_app_limited, now)
+
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:
         self._tell("on_ack", acked, flight, rtt, now, cwnd_limited)
 

@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 
 from tunstack.congestion.base import CongestionControl, Factory
+from tunstack.congestion.bbr import Bbr
 from tunstack.congestion.cubic import Cubic
 from tunstack.congestion.guard import Guard
 from tunstack.congestion.reno import Reno
@@ -15,6 +16,7 @@ from tunstack.congestion.tahoe import Tahoe
 
 BUILT_IN: Mapping[str, Factory] = MappingProxyType(
     {
+        "bbr": Bbr,
         "cubic": Cubic,
         "reno": Reno,
         "tahoe": Tahoe,

@@ -254,6 +254,20 @@ class Link(TextKind["LinkSpec"]):
         return linkspec.parse(text)
 
 
+class Time(TextKind[int]):
+    """A length of time in µs, written with its unit, as the items of a link are."""
+
+    metavar = "TIME"
+
+    def from_text(self, text: str) -> int:
+        from tunstack.device import linkspec
+
+        return linkspec.parse_time(text)
+
+    def to_toml(self, value: int) -> str:
+        return quote(f"{value}us")
+
+
 class Several(Kind[tuple[T, ...]]):
     """One or more values: an array in TOML, a flag that is repeated on the command line."""
 

@@ -25,7 +25,7 @@ from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, loop_factory
 from tunstack.device.errors import DeviceError
 from tunstack.device.impairment import Impairment
-from tunstack.device.link import Clock, Direction, Way
+from tunstack.device.link import Clock, Direction, Way, join_ways
 from tunstack.device.linkspec import LinkSpec, parse
 from tunstack.device.netns import entered, same_namespace
 from tunstack.device.realclock import RealClock
@@ -105,6 +105,10 @@ class Lane:
         self._packet_way = Way(direction, self._deliver_packet, clock)
         self._is_whole = False
         self.change()
+
+    def join(self, other: Lane) -> None:
+        """Let what a router on either lane has to say go back by the other; it only speaks of packets."""
+        join_ways(self._packet_way, other._packet_way)
 
     @property
     def is_whole(self) -> bool:
@@ -195,6 +199,7 @@ class Joint:
         self._seed = secrets.randbits(32) if config.spec.seed is None else config.spec.seed
         up, down = config.spec.directions(self._seed)
         self._lanes = Lane(a.device, b.device, up, self._clock), Lane(b.device, a.device, down, self._clock)
+        self._lanes[0].join(self._lanes[1])
         self._ended: asyncio.Future[None] | None = None
         self._input = b""  # of a line on standard input that has no end yet
 

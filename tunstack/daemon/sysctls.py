@@ -23,7 +23,10 @@ _BOUNDS = {
     "ip_default_ttl": (1, 255),
     "ip_local_port_range": (1, 65535),
     "somaxconn": (0, 65535),
+    "min_pmtu": (68, 65535),
+    "mtu_expires": (1, _LARGEST),
     "tcp_adv_win_scale": (-31, 31),
+    "tcp_base_mss": (0, 65535),
     "tcp_ecn": (0, 2),
     "tcp_fin_timeout": (1, _LARGEST),
     "tcp_hystart": (0, 2),
@@ -32,6 +35,9 @@ _BOUNDS = {
     "tcp_keepalive_intvl": (1, 32767),
     "tcp_keepalive_probes": (1, 127),
     "tcp_keepalive_time": (1, 32767),
+    "tcp_min_snd_mss": (48, 65535),
+    "tcp_mtu_probe_floor": (0, 65535),
+    "tcp_mtu_probing": (0, 2),
     "tcp_retries1": (0, 255),
     "tcp_retries2": (0, 255),
     "tcp_rmem": (1, _LARGEST),
@@ -39,11 +45,12 @@ _BOUNDS = {
     "tcp_synack_retries": (0, 255),
     "tcp_wmem": (1, _LARGEST),
 }
+_FOLDERS = {"min_pmtu": "net.ipv4.route.", "mtu_expires": "net.ipv4.route.", "somaxconn": "net.core."}  # others: net.ipv4.
 
 
 def full_name(field: str) -> str:
     """Return the dotted name of a field of Sysctl."""
-    return ("net.core." if field == "somaxconn" else "net.ipv4.") + field
+    return _FOLDERS.get(field, "net.ipv4.") + field
 
 
 def defaults() -> dict[str, Value]:
@@ -59,6 +66,8 @@ def check(name: str, value: object) -> Value:
     several numbers are written `4096 131072 6291456`, as Linux does.
     """
     known = defaults()
+    if name == "net.ipv4.tcp_available_congestion_control":
+        raise ValueError("can only be read (a daemon's /status has it); to choose, set net.ipv4.tcp_congestion_control")
     if name not in known:
         raise ValueError(f"there is no such knob{suggest_knob(name, known)}")
     default = known[name]

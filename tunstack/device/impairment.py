@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunstack.wire.ipv4 import MAX_PACKET, MIN_MTU
+
 
 @dataclass(frozen=True, slots=True)
 class GilbertElliott:
@@ -49,6 +51,8 @@ class Impairment:
     reorder_depth: int = 3
     rate: int = 0  # bits a second; 0: no limit
     queue: int = 1000  # frames that wait for the rate at most; what comes beyond is dropped
+    mtu: int = 0  # octets of the largest packet that passes: a router with a narrower link lies behind; 0: any
+    mtu_silent: bool = False  # what is larger vanishes; else its sender is told (ICMP fragmentation needed)
     ecn: int = 0  # frames in the queue from which on an ECT frame is marked CE (RFC 3168); 0: never
 
     def __post_init__(self) -> None:
@@ -63,6 +67,8 @@ class Impairment:
             raise ValueError(f"{late}: frames would arrive before they were sent")
         if self.queue < 1 or self.reorder_depth < 1:
             raise ValueError("queue and reorder_depth are at least 1")
+        if self.mtu and not MIN_MTU <= self.mtu <= MAX_PACKET:
+            raise ValueError(f"an MTU is {MIN_MTU} to {MAX_PACKET} octets: {self.mtu}")
         if self.ecn and not self.rate:
             raise ValueError("ecn marks frames that queue for the rate: give a rate too")
         if self.ecn > self.queue:

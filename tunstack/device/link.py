@@ -4,7 +4,7 @@
 come in, (time, frame) comes out, and the randomness is injected. So the same code serves virtual time, real time and
 tests. `Way` is a direction at work on a clock; `join` puts one into each direction of a memory pipe.
 
-A frame meets, in this order: loss, corruption, a mark, duplication, the queue and the rate of the bottleneck (which may mark it too), then
+A frame meets, in this order: the MTU, loss, corruption, a mark, duplication, the queue and rate of the bottleneck (which may mark it), then
 delay, jitter and reordering on the way. Times int microseconds, rate bits a second, probabilities 0..1, lengths octets.
 """
 
@@ -17,13 +17,14 @@ from typing import Protocol
 
 from tunstack.device.impairment import GilbertElliott, Impairment
 from tunstack.device.memory import MemoryDevice
+from tunstack.wire import icmp, ipv4
 
 HOLD_LIMIT = 20_000  # µs that a frame is held back at most for others to overtake it, when none come
 IN_FLIGHT_LIMIT = 256 << 20  # octets on the way in one direction; a delay alone would else keep whatever is sent into it
 
 
-# What a direction counts, in frames. Dropped: the queue was full. Marked: CE was set.
-COUNTERS = ("offered", "lost", "corrupted", "duplicated", "reordered", "dropped", "marked")
+# What a direction counts, in frames. Oversize: larger than the MTU. Dropped: the queue was full. Marked: CE was set.
+COUNTERS = ("offered", "lost", "corrupted", "duplicated", "reordered", "dropped", "marked", "oversize")
 
 
 class Direction:
@@ -36,8 +37,11 @@ class Direction:
 
     def __init__(self, impairment: Impairment, rng: random.Random) -> None:
         self.impairment = impairment
-        self.offered = self.lost = self.corrupted = self.duplicated = self.reordered = self.dropped = self.marked = 0  # see COUNTERS
+        self.offered = self.oversize = self.lost = self.corrupted = self.duplicated = self.reordered = self.dropped = self.marked = (
+            0  # see COUNTERS
+        )
         self.rng = rng
+        self.answers: list[bytes] = []  # ICMP errors, to be sent the other way by whoever offers
         self._is_bad = False  # state of the Gilbert-Elliott channel
         self._busy_ns = 0  # when the bottleneck has sent all that it holds, ns (a µs is too coarse for short frames at high rates)
         self._departures_ns: deque[int] = deque()  # of the frames in the bottleneck's queue
@@ -48,6 +52,9 @@ class Direction:
         """Take a frame that is sent now; return (deliver at, frame) of all frames that this lets go on."""
         imp = self.impairment
         rng = self.rng
+        if imp.mtu and len(frame) > imp.mtu:
+            pieces = self._fit(frame, imp)
+            return [arrival for piece in pieces for arrival in self.offer(piece, now)]
         self.offered += 1
         if imp.loss and rng.random() < imp.loss:
             self.lost += 1
@@ -71,6 +78,17 @@ class Direction:
         """Return the counters by their names."""
         return {name: getattr(self, name) for name in COUNTERS}
 
+    def queued(self, now: int) -> int:
+        """Return how many frames are in the bottleneck's queue, the one that is being sent among them."""
+        departures = self._departures_ns
+        while departures and departures[0] <= now * 1000:
+            departures.popleft()
+        return len(departures)
+
+    def queueing_delay(self, now: int) -> int:
+        """Return the µs after which a frame of no length that came now would have passed the bottleneck."""
+        return max(-(-self._busy_ns // 1000) - now, 0)
+
     def next_deadline(self) -> int | None:
         """Return when to call `release`, if a frame is held back."""
         return min(held[0] for held in self._held) if self._held else None
@@ -80,6 +98,21 @@ class Direction:
         due = [frame for at, _, frame in self._held if at <= now]
         self._held = [held for held in self._held if held[0] > now]
         return [(self._arrival(now, now), frame) for frame in due]
+
+    def _fit(self, packet: bytes, imp: Impairment) -> list[bytes]:
+        """Return the fragments of a packet that is larger than the MTU; where DF forbids that none, and there is an answer (RFC 1191 4)."""
+        parsed = ipv4.parse(packet)
+        if parsed is not None and not parsed.dont_fragment:
+            return ipv4.fragment(packet, imp.mtu)
+        self.offered += 1
+        self.oversize += 1
+        is_error = parsed is not None and parsed.protocol == ipv4.ICMP and parsed.payload[0] in icmp.ERRORS
+        if parsed is not None and not imp.mtu_silent and not parsed.is_fragment and not is_error:
+            quote = packet[: imp.mtu - ipv4.MIN_HEADER - icmp.HEADER_LENGTH]  # the answer fits too
+            error = icmp.destination_unreachable(icmp.FRAGMENTATION_NEEDED, quote, imp.mtu)
+            # The router has no address of its own: it speaks for the one whom it could not reach.
+            self.answers.append(ipv4.build(parsed.dst, parsed.src, ipv4.ICMP, error))
+        return []
 
     def _pass(self, frame: bytes, now: int, imp: Impairment, out: list[tuple[int, bytes]]) -> None:  # hot
         """Queue for the bottleneck, then travel."""
@@ -190,6 +223,7 @@ class Way:
         self._clock = clock
         self._pipe: deque[tuple[int, bytes]] = deque()  # (deliver at, frame) on the way; times never go back
         self._release_comes = False  # a call of _release is asked for
+        self.back: Way | None = None  # takes the answers of a router; None: they are lost
 
     @property
     def in_flight(self) -> int:
@@ -202,8 +236,16 @@ class Way:
         frames = self.direction.offer(frame, now)
         if frames:
             self._send(frames, now)
+        elif self.direction.answers:
+            self._answer()
         if not self._release_comes:
             self._call_release()
+
+    def _answer(self) -> None:
+        answers, self.direction.answers = self.direction.answers, []
+        for packet in answers:
+            if self.back is not None:
+                self.back.carry(packet)
 
     def flush(self) -> None:
         """Deliver at once what is on the way. The last call: nothing is carried afterwards."""
@@ -248,6 +290,11 @@ class Way:
         self._call_release()
 
 
+def join_ways(forward: Way, backward: Way) -> None:
+    """Let what a router on one way has to say to the sender go the other way."""
+    forward.back, backward.back = backward, forward
+
+
 class Link:
     """Impairments between the two ends of a memory pipe; `forward` is from a to b."""
 
@@ -257,6 +304,7 @@ class Link:
         self.forward = forward
         self.backward = backward
         self._ways = Way(forward, b.deliver, clock), Way(backward, a.deliver, clock)
+        join_ways(*self._ways)
         a.carry, b.carry = self._ways[0].carry, self._ways[1].carry
 
     @property

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tunstack.device.base import Device
-from tunstack.device.link import Clock, Direction, Way
+from tunstack.device.link import Clock, Direction, Way, join_ways
 from tunstack.device.realclock import RealClock
 from tunstack.wire import codec
 from tunstack.wire.segment import Batch, Segment
@@ -42,6 +42,7 @@ class LinkDevice:
         self._clock = clock
         self._out = Way(forward, self._leave, clock)
         self._in = Way(backward, self._arrive, clock)
+        join_ways(self._out, self._in)
         self._inbox: deque[bytes] = deque()  # arrived, not read
         self._reader = codec.Reader(vnet=False, max_frames=_BATCH)
         self._errors = Batch()  # what the inner device counted since the last read

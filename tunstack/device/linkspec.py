@@ -13,6 +13,7 @@ go before the common ones; up is away from the side that names it (from tunstack
     reorder=P[/DEPTH]     held back until DEPTH (3) later frames have overtaken it
     rate=RATE             of IPv4 octets                       RATE: 800kbit, 50mbit, 1.5gbit
     queue=FRAMES          that wait for the rate at most (1000); beyond it the tail is dropped
+    mtu=OCTETS[/silent]   of a router's link: larger packets are dropped and their sender told (silent: not told)
     ecn=FRAMES            in the queue from which on ECT frames are marked CE
     seed=N                repeats the same choices; for the whole link
 
@@ -118,7 +119,8 @@ def _quantity(text: str, units: dict[str, int], what: str) -> int:
     return int((Decimal(found[1]) * units.get(found[2], 1)).to_integral_value(ROUND_HALF_UP))
 
 
-def _time(text: str) -> int:
+def parse_time(text: str) -> int:
+    """Read a TIME; µs."""
     micros = _quantity(text, _TIME_UNITS, "time")
     if micros > _LONGEST:
         raise ValueError("longer than an hour")
@@ -167,10 +169,17 @@ def _one(name: str, read: Callable[[str], object]) -> Callable[[str], dict[str, 
     return lambda text: {name: read(text)}
 
 
+def _mtu(text: str) -> dict[str, object]:
+    octets, slash, silent = text.partition("/")
+    if slash and silent != "silent":
+        raise ValueError("behind the slash stands nothing but silent")
+    return {"mtu": _count(octets), "mtu_silent": bool(slash)}
+
+
 # What can be said, with what reads it into the arguments of an Impairment.
 _ITEMS: dict[str, Callable[[str], dict[str, object]]] = {
-    "delay": _one("delay", _time),
-    "jitter": _one("jitter", _time),
+    "delay": _one("delay", parse_time),
+    "jitter": _one("jitter", parse_time),
     "loss": _one("loss", _share),
     "gemodel": _gemodel,
     "dup": _one("duplicate", _share),
@@ -179,6 +188,7 @@ _ITEMS: dict[str, Callable[[str], dict[str, object]]] = {
     "reorder": _reorder,
     "rate": _one("rate", _rate),
     "queue": _one("queue", _count),
+    "mtu": _mtu,
     "ecn": _one("ecn", _count),
     "seed": _one("seed", _seed),
 }
@@ -193,6 +203,7 @@ _EXAMPLES = {
     "reorder": "1%/3",
     "rate": "50mbit",
     "queue": "100",
+    "mtu": "1280",
     "ecn": "20",
     "seed": "7",
 }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import paws, retransmission, transitions
+from tunstack.engine import mtuprobe, paws, retransmission, transitions
 from tunstack.engine.guard import challenge
+from tunstack.engine.recovery import RECOVERY
 from tunstack.engine.scoreboard import Heard
 from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
@@ -18,6 +19,7 @@ from tunstack.wire.segment import ECE, FIN, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
+    from tunstack.engine.rate import DeliveryRate, Snapshot
 
 
 def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
@@ -86,6 +88,7 @@ def window_changed(conn: Connection) -> None:
     if tx.unsent:
         if tx.snd_wnd - tx.outstanding >= min(tx.unsent, tx.mss_now):
             conn.persist_at = NEVER
+            conn.persist_since = 0
             tx.probe_due = False
         tx.more = False
         conn.mark_dirty()
@@ -96,6 +99,10 @@ def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
     tx = conn.tx
     ack = seg.ack
     flight = (tx.snd_nxt - tx.snd_una) & MASK
+    rate = tx.rate
+    if rate is not None:
+        rate.on_ack(tx.pipe, tx.board)
+        newest = tx.board.newest_before(ack).rate
     oldest_at, youngest_at, fin = tx.board.acknowledge(ack)
     acked = tx.advance(ack, fin)
     rtt = now - youngest_at or 1
@@ -106,6 +113,8 @@ def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
     rack.end = ack
     rack.rtt = rtt
     recovery.on_clean_ack(acked, flight, rtt, now)
+    if rate is not None:
+        sample_rate(conn, rate, acked, newest, youngest_at, rtt, now)
     progressed(conn, fin, now)
 
 
@@ -116,6 +125,9 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     board = tx.board
     flight = tx.outstanding
     prior_una = tx.snd_una
+    rate = tx.rate
+    if rate is not None:
+        rate.on_ack(tx.pipe, board)
     is_echo = bool(seg.flags & ECE and tx.ect and flight) and not seg.flags & SYN and seq_ge(seg.ack, prior_una)
     if is_echo:
         recovery.on_ecn_echo(now)
@@ -136,6 +148,8 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     if is_echo:
         conn.stack.counters.TCPDeliveredCE += -(-heard.delivered // tx.mss_now)
         recovery.on_ecn_echo(now)  # once more: this ACK may have ended the reduction before
+    if rate is not None:
+        sample_rate(conn, rate, heard.delivered, heard.newest_rate, heard.newest, rtt, now)
     if heard.acked:
         progressed(conn, fin, now)
     elif flight:
@@ -148,6 +162,8 @@ def progressed(conn: Connection, fin: bool, now: int) -> None:  # hot
     tx = conn.tx
     tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
     tx.more = False
+    if conn.mtu_probe is not None:
+        mtuprobe.on_progress(conn)
     conn.retransmits = 0
     conn.retrans_at = 0
     conn.soft_error = None
@@ -188,6 +204,25 @@ def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
     rtt = now - conn.syn_sent_at if conn.syn_sent_at else ts_rtt(conn, seg, now) if conn.ts_ok and seg.ts_ecr else 0
     if rtt or conn.syn_sent_at:
         conn.rtt.sample(rtt, rtt)
+
+
+# Delivery rate
+
+
+def sample_rate(conn: Connection, rate: DeliveryRate, octets: int, newest: Snapshot | None, sent_at: int, rtt: int, now: int) -> None:
+    """Tell an algorithm that is `rate_based` what an ACK, now that it is handled, says of the rate.
+
+    It delivered `octets`; of all that it delivered the newest left at `sent_at` and remembers `newest`. `rtt`: the newest sample or 0.
+    """
+    tx = conn.tx
+    sample = rate.sample
+    sample.rtt = rtt
+    sample.flight = tx.pipe
+    sample.lost = tx.board.lost_ever - rate.prior_lost
+    sample.is_cwnd_limited = tx.cwnd_limited
+    sample.is_recovering = conn.recovery.phase >= RECOVERY
+    rate.take(octets, newest, sent_at, conn.rtt.min_rtt, tx.mss_now, now)
+    tx.cc.on_rate(sample)
 
 
 # SACK blocks

@@ -6,9 +6,10 @@ and `rx` (receiver.py). Knows no clock and no I/O: every method that needs the t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, control, ecn, input, output, receivewindow, sendbuffer, timeouts, transitions
+from tunstack.engine import ackpolicy, control, ecn, input, output, receivewindow, sendbuffer, timeouts, transitions, urgent, usertimeout
 from tunstack.engine.delivery import data_taken, deliver
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
@@ -28,6 +29,7 @@ from tunstack.wire.segment import Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
+    from tunstack.engine.mtuprobe import MtuProbe
     from tunstack.engine.stack import Stack
 
 
@@ -42,6 +44,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "adopted_timeout",
         "agreed",
         "can_probe",
         "cost_data",
@@ -66,11 +69,15 @@ class Connection:
         "linger_at",
         "listener",
         "mtu",
+        "mtu_probe",
+        "on_urgent",
         "opened_at",
         "options",
+        "pacing_at",
         "paused",
         "persist_at",
         "persist_backoff",
+        "persist_since",
         "probes_out",
         "recovery",
         "retrans_at",
@@ -93,6 +100,7 @@ class Connection:
         "ts_offset",
         "ts_ok",
         "tx",
+        "uto_due",
         "was_writable",
         "write_low_water",
     )
@@ -105,6 +113,7 @@ class Connection:
         self.options = options
         self.sink = sink
         self.mtu = stack.path_mtu.get(flow)  # of the path
+        self.mtu_probe: MtuProbe | None = None  # probing for a larger one than is known to pass (mtuprobe.py)
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
         self.opened_at = 0  # when the peer was heard of first
@@ -115,6 +124,8 @@ class Connection:
         self.can_probe = False  # tail loss probes are used
         self.agreed: Agreed | None = None  # what the SYNs agreed on
         self.ts_ok = False  # timestamps are in use
+        self.adopted_timeout = 0  # user timeout by the peer's UTO option; 0: none
+        self.uto_due = usertimeout.is_enabled(options, stack.sysctl)  # our UTO option is to be sent
         self.ts_offset = stack.isn.ts_offset(flow) if stack.sysctl.tcp_timestamps else 0
         self.listener: object | None = None  # the listener that it came by
         # The application's side.
@@ -130,16 +141,19 @@ class Connection:
         self.cost_data = False  # what we sent may not have arrived
         self.soft_error: OSError | None = None  # last ICMP error, told only if the connection then times out
         self.is_delivering = False
+        self.on_urgent: Callable[[], None] | None = None  # called when urgent data is announced, and when it comes (SIGURG)
         # Timers: absolute, NEVER if off.
         self.heap_at = NEVER  # see timers.py
         self.rto_at = NEVER  # retransmission, SYN included
         self.persist_at = NEVER  # zero-window probe
+        self.pacing_at = NEVER  # data waits for its time of departure
         self.keepalive_at = NEVER
         self.fin_wait_2_at = NEVER
         self.linger_at = NEVER
         self.retransmits = 0  # timeouts in a row
         self.retrans_at = 0  # when the first of them was
         self.probes_out = 0  # window probes without an answer
+        self.persist_since = 0  # when the first of them was; 0: the window is open
         self.persist_backoff = 0  # window probes since the window closed
         self.keepalive_probes = 0  # keepalive probes without an answer
         self.last_received_at = 0
@@ -177,7 +191,25 @@ class Connection:
     @property
     def readable(self) -> int:
         """Octets received that the application has not taken."""
-        return self.rx.queued if self.rx is not None else 0
+        if self.rx is None or self.rx.urgent is None:
+            return self.rx.queued if self.rx is not None else 0
+        return urgent.readable(self)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether `read` gives something: unlike `readable`, with what lies behind the urgent octet that reading stopped at."""
+        return self.rx is not None and self.rx.queued > (self.is_at_mark and not self.options.oobinline)
+
+    @property
+    def is_at_mark(self) -> bool:
+        """Whether all before the peer's urgent octet was read, and that not (sockatmark(3))."""
+        return self.rx is not None and urgent.is_at_mark(self.rx)
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether `read_urgent` gives an octet (POLLPRI)."""
+        mark = self.rx.urgent if self.rx is not None else None
+        return mark is not None and mark.octet is not None and not mark.is_taken and not self.options.oobinline
 
     @property
     def mss(self) -> int:
@@ -198,6 +230,11 @@ class Connection:
     def sndbuf(self) -> int:
         """The size of the send buffer in memory, as SO_SNDBUF tells it."""
         return sendbuffer.size(self.options.sndbuf, self.tx, self.stack.sysctl)
+
+    @property
+    def user_timeout(self) -> int:
+        """How long data may stay unacknowledged, us: as set, or as the peer's UTO option has it; 0: the retries decide."""
+        return usertimeout.timeout_of(self)
 
     def info(self, now: int | None = None) -> ConnectionInfo:
         """Return what Linux tells in TCP_INFO. Without `now`, time stands still since the last event."""
@@ -242,11 +279,12 @@ class Connection:
         self.tx.wscale = agreed.snd_wscale
         self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
         self.tx.peer_mss = agreed.mss
-        self.tx.set_mss(agreed.option_octets, self.options.maxseg)
+        usertimeout.take(self, agreed.user_timeout)
+        self.tx.set_mss(agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
 
-    def start_congestion_control(self) -> None:
+    def start_congestion_control(self, now: int) -> None:
         """Choose the algorithm; the MSS is known now."""
-        control.start(self)
+        control.start(self, now)
 
     # What the network and the clock bring.
 
@@ -265,29 +303,45 @@ class Connection:
     def on_icmp(self, error: PathError, now: int) -> None:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
         if error.mtu:
-            self._shrink_path(self.stack.path_mtu.lower(self.flow, error.mtu, now))
+            self._on_smaller_path(error.mtu, now)
         elif self.state in (SYN_SENT, SYN_RECEIVED):
             transitions.finish(self, errno_error(error.errno), now)
         else:
             self.soft_error = errno_error(error.errno)
         deliver(self)
 
-    def _shrink_path(self, mtu: int) -> None:
-        """The path takes no more than `mtu` octets: smaller segments from now on, and again what did not pass (RFC 1191)."""
-        if mtu >= self.mtu or self.state not in SYNCHRONIZED:
-            return
+    def _on_smaller_path(self, mtu: int, now: int) -> None:
+        """A router says what the path takes: smaller segments from now on, and again what did not pass (RFC 1191 6.5)."""
+        before = self.mtu
+        mss = self.tx.mss
+        self.stack.path_mtu.lower(self.flow, mtu, now)  # comes to set_mtu
+        if self.mtu < before and self.state in SYNCHRONIZED:
+            self.recovery.on_path_mss(self.tx.mss < mss)
+            self.mark_dirty()
+
+    def set_mtu(self, mtu: int) -> None:
+        """The path takes packets of `mtu` octets."""
         self.mtu = mtu
+        if self.mtu_probe is not None:
+            self.mtu_probe.high = min(self.mtu_probe.high, mtu)
+        self.sync_mss()
+
+    def sync_mss(self) -> None:
+        """Compute the MSS anew: the path, or what is known to pass of it, changed."""
+        mtu = self.mtu if self.mtu_probe is None else min(self.mtu, self.mtu_probe.low)
         self.tx.path_mss = local_mss(mtu, self.options)
-        self.tx.set_mss(self.agreed.option_octets if self.agreed else 0, self.options.maxseg)
-        self.tx.cc.on_mss(self.tx.mss)
-        self.recovery.on_path_mss()
-        self.mark_dirty()
+        if self.agreed is not None:
+            self.tx.set_mss(self.agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
+        if self.state in SYNCHRONIZED and self.tx.mss != self.tx.cc.mss:
+            self.tx.cc.on_mss(self.tx.mss)
+            self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     def next_deadline(self) -> int:
         """Return the earliest of the timers, or NEVER."""
         return min(
             self.rto_at,
             self.persist_at,
+            self.pacing_at,
             self.rx.delack_at if self.rx is not None else NEVER,
             self.keepalive_at,
             self.fin_wait_2_at,
@@ -307,8 +361,9 @@ class Connection:
 
     # What the application orders.
 
-    def send(self, data: bytes | memoryview, now: int, more: bool = False) -> None:
+    def send(self, data: bytes | memoryview, now: int, more: bool = False, urgent: bool = False) -> None:
         """Queue octets; they are held by reference and must not change. `more` is MSG_MORE: a part of a segment waits for the next write.
+        `urgent` is MSG_OOB: the last octet is urgent.
 
         OSError EPIPE once writing is shut down or the connection is over.
         """
@@ -317,10 +372,14 @@ class Connection:
         if self.state is ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
             self._check_idle(now)
         tx = self.tx
+        if tx.rate is not None:
+            tx.check_app_limited(tx.rate, now)
         tx.queue.append(data)
         tx.more = more
         if not more:
             tx.push_position = tx.queue.end
+        if urgent and data:
+            tx.urgent_end = tx.queue.end
         if tx.unsent > self.write_low_water:
             self.was_writable = False
         self.mark_dirty()
@@ -362,9 +421,15 @@ class Connection:
         deliver(self)
 
     def read(self, max_len: int, now: int) -> bytes:
-        """Take up to `max_len` octets from the queue of a paused connection (recv(2) without blocking); b"" if there are none."""
+        """Take up to `max_len` octets from the queue of a paused connection (recv(2) without blocking); b"" if there are none.
+
+        It stops before an urgent octet and, called again, goes on behind it; with SO_OOBINLINE, with it.
+        """
         rx = self.rx
         parts: list[bytes] = []
+        queued = rx.queued if rx is not None else 0
+        if rx is not None and rx.urgent is not None:
+            max_len = urgent.begin_read(self, max_len)
         while max_len and rx is not None and rx.queue:
             data = rx.take()
             if len(data) > max_len:
@@ -372,18 +437,29 @@ class Connection:
                 data = data[:max_len]
             parts.append(data)
             max_len -= len(data)
-        if parts:
+        if rx is not None and rx.queued != queued:
             if now - rx.space_at >= rx.rcv_rtt:
                 receivewindow.tune(rx, now)
             data_taken(self)
             deliver(self)
         return b"".join(parts)
 
+    def peek(self, max_len: int) -> bytes:
+        """Return what `read` would, and leave it there (MSG_PEEK)."""
+        return urgent.peek(self, max_len) if self.rx is not None else b""
+
+    def read_urgent(self, peek: bool = False) -> bytes:
+        """Take the urgent octet (recv(2) with MSG_OOB); `peek` leaves it there.
+
+        OSError EINVAL if there is none (none came, it was read, reading went beyond it, SO_OOBINLINE), EAGAIN if it is announced only.
+        """
+        return urgent.take(self, peek)
+
     def set_option(self, name: str, value: object, now: int) -> None:
         """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
         value = check_option(name, value, self.stack.algorithms)
         if name == "congestion" and value is not None:
-            control.change(self, str(value))
+            control.change(self, str(value), now)
         was = getattr(self.options, name)
         setattr(self.options, name, value)
         if name == "keepalive":
@@ -395,8 +471,14 @@ class Connection:
         elif name == "keepidle" and self.options.keepalive:
             self.start_keepalive(self.last_received_at)
             self.mark_dirty()
+        elif name == "max_pacing_rate":
+            control.limit_pacing_rate(self)
         elif name in ("nodelay", "cork"):
             self.mark_dirty()
+        elif name == "user_timeout_advertise":
+            self.uto_due = usertimeout.is_enabled(self.options, self.stack.sysctl)
+        elif name == "oobinline":
+            deliver(self)
         elif name == "sndbuf":
             self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
         elif self.rx is None:
@@ -449,6 +531,6 @@ class Connection:
 
     def clear_timers(self) -> None:
         """Stop every timer."""
-        self.rto_at = self.persist_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
+        self.rto_at = self.persist_at = self.pacing_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
         if self.rx is not None:
             self.rx.delack_at = NEVER

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.congestion import INFINITE, CongestionControl, Reno
+from tunstack.engine.rate import DeliveryRate
 from tunstack.engine.state import SYNCHRONIZED
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ HYSTART_NOBODY = 0
 HYSTART_ALL = 2  # who slow-starts at all; 1, the default, leaves it to the algorithm
 
 
-def start(conn: Connection) -> None:
+def start(conn: Connection, now: int) -> None:
     """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
     sysctl = conn.stack.sysctl
     initial = sysctl.tcp_initial_cwnd * conn.tx.mss
@@ -27,11 +28,10 @@ def start(conn: Connection) -> None:
     cc.restart_window = initial
     if sysctl.tcp_initial_ssthresh:
         cc.ssthresh = min(sysctl.tcp_initial_ssthresh * conn.tx.mss, INFINITE)
-    conn.tx.cc = cc
-    conn.tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, sysctl)
+    _take_charge(conn, cc, now)
 
 
-def change(conn: Connection, name: str) -> None:
+def change(conn: Connection, name: str, now: int) -> None:
     """Go on with another algorithm, from the windows that there are; the one that runs is left alone. The name is known to be right."""
     if conn.state not in SYNCHRONIZED or conn.tx.cc.name == name:
         return
@@ -39,7 +39,16 @@ def change(conn: Connection, name: str) -> None:
     cc = _make(conn, name, old.cwnd)
     cc.ssthresh = old.ssthresh
     cc.restart_window = old.restart_window
-    conn.tx.cc = cc
+    _take_charge(conn, cc, now)
+    conn.mark_dirty()  # what was held back may go, or another amount
+
+
+def limit_pacing_rate(conn: Connection) -> None:
+    """SO_MAX_PACING_RATE changed."""
+    if conn.state in SYNCHRONIZED:
+        conn.tx.limit_pacing_rate(conn.options.max_pacing_rate or 0)
+        conn.tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
+        conn.mark_dirty()
 
 
 def name_of(conn: Connection) -> str:
@@ -55,3 +64,16 @@ def _make(conn: Connection, name: str, cwnd: int) -> CongestionControl:
     if knob in (HYSTART_NOBODY, HYSTART_ALL):
         cc.use_hystart(knob == HYSTART_ALL)
     return cc
+
+
+def _take_charge(conn: Connection, cc: CongestionControl, now: int) -> None:
+    """Put an algorithm into service, and what it needs: delivery-rate samples, pacing."""
+    tx, rtt = conn.tx, conn.rtt
+    tx.cc = cc
+    tx.pacer = None
+    tx.rate = DeliveryRate(now) if cc.rate_based else None
+    for flight in tx.board.flights:  # what they remember is another estimator's
+        flight.rate = None
+    cc.on_start(rtt.srtt, rtt.min_rtt, now)
+    tx.limit_pacing_rate(conn.options.max_pacing_rate or 0)
+    tx.size_bursts(rtt.srtt, rtt.min_rtt, conn.stack.sysctl)

@@ -119,6 +119,8 @@ class Counters:
     TCPToZeroWindowAdv: int = 0
     TCPWantZeroWindowAdv: int = 0
     TCPReqQFullDrop: int = 0
+    TCPMTUPFail: int = 0
+    TCPMTUPSuccess: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place

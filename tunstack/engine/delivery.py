@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine import urgent
 from tunstack.engine.ackpolicy import is_due_after_read
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import RECEIVING
@@ -40,10 +41,13 @@ def _deliver(conn: Connection) -> None:
             rx.queue.clear()
             rx.queued = 0
             rx.ready.clear()
-        if rx.queue and not conn.paused:
-            _deliver_queue(conn)
-        if rx.ready:
-            _deliver_ready(conn)
+        if rx.urgent is not None:
+            _deliver_to_mark(conn)
+        if rx.urgent is None:
+            if rx.queue and not conn.paused:
+                deliver_queue(conn, rx.queued)
+            if rx.ready:
+                _deliver_ready(conn)
         if conn.eof_due and not conn.paused and not rx.queue:
             conn.eof_due = False
             if not conn.is_orphan:
@@ -52,11 +56,43 @@ def _deliver(conn: Connection) -> None:
         _end(conn)
 
 
-def _deliver_queue(conn: Connection) -> None:
+def deliver_queue(conn: Connection, limit: int) -> None:
+    """Deliver up to `limit` octets of what waited."""
     rx = conn.rx
-    while rx.queue and not conn.paused and not conn.is_orphan:
-        conn.sink.on_data(memoryview(rx.take()))
+    while limit and rx.queue and not conn.paused and not conn.is_orphan:
+        data = rx.take()
+        if len(data) > limit:
+            rx.put_back(data[limit:])
+            data = data[:limit]
+        limit -= len(data)
+        conn.sink.on_data(memoryview(data))
     data_taken(conn)
+
+
+def _deliver_to_mark(conn: Connection) -> None:
+    """Deliver what came up to the mark, and what lies behind it by a further call.
+
+    An urgent octet out of line stays while nothing follows it: whoever reads whenever poll(2) says so does not pass it sooner.
+    """
+    rx = conn.rx
+    for data in rx.ready:
+        rx.keep(data)
+    rx.ready.clear()
+    if rx.urgent is not None and rx.urgent.is_news and conn.on_urgent is not None:
+        rx.urgent.is_news = False
+        conn.on_urgent()
+    while rx.urgent is not None and rx.queue and not conn.paused and not conn.is_orphan:
+        distance = urgent.distance_to(rx, rx.urgent)
+        if distance:
+            deliver_queue(conn, distance)
+        elif conn.options.oobinline:
+            rx.urgent = None
+        elif rx.queued > 1 or rx.eof or conn.is_ending:
+            urgent.drop_first(rx)
+            rx.urgent = None
+            data_taken(conn)
+        else:
+            break
 
 
 def _deliver_ready(conn: Connection) -> None:  # hot

@@ -11,6 +11,7 @@ import errno
 TEXTS = {
     "EADDRINUSE": "Address already in use",
     "EADDRNOTAVAIL": "Cannot assign requested address",
+    "EAGAIN": "Resource temporarily unavailable",
     "ECONNABORTED": "Software caused connection abort",
     "ECONNREFUSED": "Connection refused",
     "ECONNRESET": "Connection reset by peer",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine import usertimeout
 from tunstack.engine.config import IPV4_HEADER, TCP_HEADER, TIMESTAMP_OPTION
 from tunstack.engine.receivewindow import RATIO_DEFAULT, RATIO_ONE, RCVBUF_MIN, WINDOW_MAX
 from tunstack.engine.sender import MSS_DEFAULT
@@ -22,7 +23,7 @@ WSCALE_MAX = 14
 class Agreed:
     """The options that both SYNs carried."""
 
-    __slots__ = ("ecn_ok", "is_scaled", "mss", "rcv_wscale", "sack_ok", "snd_wscale", "ts_ok", "ts_recent")
+    __slots__ = ("ecn_ok", "is_scaled", "mss", "rcv_wscale", "sack_ok", "snd_wscale", "ts_ok", "ts_recent", "user_timeout")
 
     def __init__(self, syn: Segment, sysctl: Sysctl, rcv_wscale: int) -> None:
         self.mss = syn.mss if syn.mss else MSS_DEFAULT  # what the peer takes
@@ -30,6 +31,7 @@ class Agreed:
         self.ts_recent = (syn.ts_val or 0) if self.ts_ok else 0
         self.sack_ok = sysctl.tcp_sack and syn.sack_ok
         self.ecn_ok = False  # ecn.py; set by who knows which side asked
+        self.user_timeout = usertimeout.decode(syn.options) if syn.options else 0  # s, as the UTO option says; 0: there was none
         self.is_scaled = scaled = sysctl.tcp_window_scaling and syn.wscale is not None
         self.snd_wscale = min(syn.wscale or 0, WSCALE_MAX) if scaled else 0  # of the windows that come
         self.rcv_wscale = rcv_wscale if scaled else 0  # of the windows that go, as our SYN has it
@@ -82,6 +84,6 @@ def first_window(options: SocketOptions, sysctl: Sysctl, mss: int) -> int:
 
 
 def make_syn(flow: bytes, seq: int, ack: int, flags: int, window: int, mss: int, wscale: int | None,
-             sack_ok: bool, ts_val: int | None, ts_ecr: int, tos: int) -> Segment:  # fmt: skip
-    """Return a SYN or SYN-ACK; options that are None or False are left out."""
-    return Segment(flow, seq, ack, flags, window, (), 0, ts_val, ts_ecr, 0, (), mss, wscale, sack_ok, tos=tos)
+             sack_ok: bool, ts_val: int | None, ts_ecr: int, tos: int, options: bytes = b"") -> Segment:  # fmt: skip
+    """Return a SYN or SYN-ACK; options that are None or False are left out, `options` are further ones."""
+    return Segment(flow, seq, ack, flags, window, (), 0, ts_val, ts_ecr, 0, (), mss, wscale, sack_ok, options, tos)

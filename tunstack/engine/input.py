@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, ecn, paws, receivewindow, transitions
+from tunstack.engine import ackpolicy, ecn, paws, receivewindow, transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.guard import challenge
@@ -16,7 +16,7 @@ from tunstack.engine.handshake import Agreed
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SYN_RECEIVED, SYN_SENT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
-from tunstack.wire.segment import ACK, CWR, FIN, PSH, RST, SYN, Segment
+from tunstack.wire.segment import ACK, CWR, FIN, PSH, RST, SYN, URG, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -42,8 +42,9 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
         or not (length or newly_acked)
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
-        or (length and (rx.pieces or conn.is_orphan or (rx.queued and rx.is_full)))
+        or (length and (rx.pieces or conn.is_orphan or rx.urgent is not None or (rx.queued and rx.is_full)))
         or seg.sack
+        or seg.options
         or not conn.recovery.is_quiet
     ):
         return False
@@ -88,6 +89,10 @@ def arrives(conn: Connection, seg: Segment, now: int) -> None:
     ):
         if seg.flags & CWR:  # also on a pure ACK, as Linux takes it: else a peer that sends it there would hear ECE for ever
             conn.rx.ece = 0
+        if seg.flags & URG or conn.rx.urgent is not None:
+            urgent.arrives(conn, seg)
+        if seg.options:
+            usertimeout.take(conn, usertimeout.decode(seg.options))
         take_text(conn, seg, now)
         if seg.flags & CWR and conn.rx.ecn_ok and seg.length:  # the peer's window may be a single segment now
             acknowledge_now(conn)
@@ -282,9 +287,9 @@ def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
     rtt = conn.rtt
-    ackpolicy.on_data(rx, seg, now, rtt.srtt, rtt.rto, conn.paused)
     if rx.ecn_ok and seg.length:
         ecn.data_came(rx, seg.tos & ecn.MASK)
+    ackpolicy.on_data(rx, seg, now, rtt.srtt, rtt.rto, conn.paused)
     if seg.ts_ecr != rx.rtt_ecr:
         sample_receive_rtt(conn, seg, now)
     if (rx.rcv_nxt - rx.rtt_seq) & MASK < HALF:  # seq_ge(rcv_nxt, rtt_seq)

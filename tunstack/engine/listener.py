@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ecn, paws
+from tunstack.engine import ecn, paws, usertimeout
 from tunstack.engine.connection import Connection
 from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.options import SocketOptions
@@ -110,6 +110,7 @@ class HalfOpen:
                 self.ts_last if agreed.ts_ok else None,
                 agreed.ts_recent,
                 self.tos if stack.sysctl.tcp_reflect_tos else self.listener.options.tos,
+                usertimeout.option_for(self.listener.options, stack.sysctl),
             )
         )
 

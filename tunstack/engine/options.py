@@ -28,13 +28,16 @@ class SocketOptions:
     keepintvl: int | None = None  # TCP_KEEPINTVL, s
     keepcnt: int | None = None  # TCP_KEEPCNT
     linger: int | None = None  # SO_LINGER, s; None: off
+    oobinline: bool = False  # SO_OOBINLINE: an urgent octet stays in the stream
     rcvbuf: int | None = None  # SO_RCVBUF, octets
     window_clamp: int = 0  # TCP_WINDOW_CLAMP, octets; 0: none
     sndbuf: int | None = None  # SO_SNDBUF, octets
     maxseg: int | None = None  # TCP_MAXSEG, octets
     user_timeout: int = 0  # TCP_USER_TIMEOUT, ms; 0: the retries decide
+    user_timeout_advertise: int = 0  # UTO option (RFC 5482), s: told to the peer, and its own is taken over; 0: off. Not in Linux
     syncnt: int | None = None  # TCP_SYNCNT
     congestion: str | None = None  # TCP_CONGESTION
+    max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
     inert: dict[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
@@ -54,7 +57,9 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "sndbuf": (0, 0x7FFFFFFF),
     "maxseg": (88, 32767),
     "user_timeout": (0, 0x7FFFFFFF),
+    "user_timeout_advertise": (0, 0x7FFF * 60),
     "syncnt": (1, 127),
+    "max_pacing_rate": (0, 0xFFFFFFFFFFFFFFFF),
     "tos": (0, 255),
     "ttl": (1, 255),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import chrono, ecn
+from tunstack.engine import chrono, ecn, mtuprobe, urgent, usertimeout
 from tunstack.engine.ackpolicy import ack_sent
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.receivewindow import advertise
@@ -24,6 +24,7 @@ from tunstack.wire.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
+    from tunstack.engine.pacing import Pacer
 
 SACK_BLOCKS_MAX = 4  # what the option space holds, one less with timestamps
 PERSIST_MIN = 200_000  # us; also how long at least TCP_CORK and MSG_MORE may hold a part of a segment
@@ -36,8 +37,13 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_syn(conn, now)
     if conn.state is CLOSED or conn.state is TIME_WAIT:
         return poll_ack(conn, now) if conn.state is TIME_WAIT else None
+    is_urgent = tx.urgent_end and urgent.is_sending(tx)
+    if is_urgent:
+        max_payload = tx.mss_now  # each packet has a pointer of its own
     recovery = conn.recovery
     if tx.board.lost_out or recovery.probe_due:
+        if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at and not (recovery.probe_due or recovery.force):
+            return poll_held(conn, tx.pacer, now)
         segment = poll_repair(conn, now, max_payload)
         if segment is not None:
             return segment
@@ -45,8 +51,19 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.chrono and tx.snd_una == tx.snd_nxt:
             chrono.switch(tx, chrono.IDLE, now)
         return poll_ack(conn, now)
-    size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
+    if conn.mtu_probe is not None and not is_urgent:
+        payload = mtuprobe.may_leave(conn, now)
+        if payload is None:
+            return poll_ack(conn, now)
+        if payload:
+            return mtuprobe.send(conn, payload, now)
+    if is_urgent:
+        size = tx.sendable(max_payload, True, False)
+    else:
+        size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
+        if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at:
+            return poll_held(conn, tx.pacer, now)
         return poll_data(conn, size, now)
     if tx.fin_queued and not tx.unsent:
         return poll_data(conn, 0, now)
@@ -76,11 +93,13 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     if conn.retransmits:
         count_resent(conn, 1, 0)
     else:
-        conn.syn_sent_at = now
-    conn.rto_at = now + min(RTO_INITIAL << conn.retransmits, RTO_MAX)
+        conn.syn_sent_at = conn.retrans_at = now
+    since = conn.retrans_at if conn.retransmits else 0
+    conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << conn.retransmits, RTO_MAX), since, now)
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed
+    uto = usertimeout.option_for(conn.options, sysctl)
     if conn.state is SYN_SENT or agreed is None:
         # A SYN that was lost may have been so for its flags, in a network that does not know them (RFC 3168 6.1.1.1).
         asks = conn.syn_ecn and not (conn.retransmits and sysctl.tcp_ecn_fallback)
@@ -96,6 +115,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
             ts_val if sysctl.tcp_timestamps else None,
             0,
             conn.options.tos,
+            uto,
         )
     rx = conn.rx
     return make_syn(
@@ -110,6 +130,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         ts_val if agreed.ts_ok else None,
         rx.ts_recent,
         conn.options.tos,
+        uto,
     )
 
 
@@ -151,7 +172,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
     size = min(room, max_payload)
     board.split(index, max(size // mss, 1) * mss)
     conn.recovery.force = False
-    board.resend(flight, now)
+    tx.resent(flight, now)
     length = ((flight.end - flight.seq) & MASK) - flight.fin
     counters = conn.stack.counters
     count_resent(conn, -(-length // mss) or 1, length)
@@ -186,7 +207,7 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
         if length > tx.mss_now:
             board.split(index, (length - 1) // tx.mss_now * tx.mss_now)
             flight = board.flights[index + 1]
-        board.resend(flight, now)
+        tx.resent(flight, now)
         length = ((flight.end - flight.seq) & MASK) - flight.fin
         count_resent(conn, 1, length)
         recovery.on_resent(length + flight.fin, now)
@@ -204,6 +225,14 @@ def count_resent(conn: Connection, packets: int, octets: int) -> None:
     if octets:
         counters.TCPOrigDataSent -= packets
         conn.tx.bytes_retrans += octets
+
+
+def poll_held(conn: Connection, pacer: Pacer, now: int) -> Segment | None:
+    """Data might leave, but it is paced: have the timer look again. An ACK need not wait."""
+    pacer.is_waiting = True
+    conn.pacing_at = at = pacer.at - conn.stack.timer_grain
+    conn.arm(at)
+    return poll_ack(conn, now)
 
 
 def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
@@ -251,7 +280,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, ec
     mss = tx.mss_now
     if (push and length) or length > mss:  # a burst of several packets always ends with PSH (Linux)
         flags |= PSH
-    return Segment(
+    seg = Segment(
         conn.flow,
         seq,
         rx.rcv_nxt,
@@ -265,6 +294,11 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, ec
         sack,
         tos=conn.options.tos | ect,
     )
+    if tx.urgent_end:
+        urgent.point(tx, seg)
+    if conn.uto_due:
+        usertimeout.attach(conn, seg)
+    return seg
 
 
 def poll_probe(conn: Connection, now: int) -> Segment:
@@ -274,11 +308,19 @@ def poll_probe(conn: Connection, now: int) -> Segment:
     conn.probes_out += 1
     conn.persist_backoff += 1
     conn.stack.counters.TCPWinProbe += 1
-    conn.persist_at = now + min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
+    delay = min(conn.rtt.rto << min(conn.persist_backoff, 16), RTO_MAX)
+    conn.persist_at = now + usertimeout.clamp(conn, delay, conn.persist_since, now)
     conn.arm(conn.persist_at)
     size = min(tx.snd_wnd, tx.unsent, tx.mss_now)
     tx.push_position = tx.queue.end  # a probe asks the peer to look
-    return poll_data(conn, size, now) if size else make_probe(conn, now)
+    if size:
+        conn.persist_since = 0
+        return poll_data(conn, size, now)
+    probe = make_probe(conn, now)
+    if tx.urgent_end and 0 < urgent.ahead(tx, tx.snd_una) <= urgent.POINTER_MAX:
+        conn.stack.emit(probe)
+        return make_probe(conn, now, tx.snd_una)  # tells of what is urgent and may not be sent (Linux)
+    return probe
 
 
 def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
@@ -287,7 +329,7 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     if not rx.acks_due:
         return None
     ack_sent(rx)
-    return Segment(
+    seg = Segment(
         conn.flow,
         conn.tx.snd_nxt,
         rx.rcv_nxt,
@@ -301,6 +343,11 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
         poll_sack(conn, SACK_BLOCKS_MAX) if (rx.sack_blocks or rx.dsack) and conn.may_sack else (),
         tos=conn.options.tos,
     )
+    if conn.tx.urgent_end:
+        urgent.point(conn.tx, seg)
+    if conn.uto_due:
+        usertimeout.attach(conn, seg)
+    return seg
 
 
 def poll_sack(conn: Connection, room: int) -> Sequence[tuple[int, int]]:
@@ -319,12 +366,16 @@ def poll_sack(conn: Connection, room: int) -> Sequence[tuple[int, int]]:
     return rx.poll_blocks(limit)
 
 
-def make_probe(conn: Connection, now: int) -> Segment:
-    """An empty segment with an old sequence number: the peer must answer it (RFC 1122 4.2.3.6)."""
+def make_probe(conn: Connection, now: int, seq: int | None = None) -> Segment:
+    """An empty segment with an old sequence number, unless one is given: the peer must answer it (RFC 1122 4.2.3.6)."""
     rx = conn.rx
     ts_val = conn.ts_val(now) if conn.ts_ok else None
-    seq = (conn.tx.snd_una - 1) & MASK
-    return Segment(conn.flow, seq, rx.rcv_nxt, ACK | rx.ece, advertise(rx), (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)
+    if seq is None:
+        seq = (conn.tx.snd_una - 1) & MASK
+    seg = Segment(conn.flow, seq, rx.rcv_nxt, ACK | rx.ece, advertise(rx), (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)
+    if conn.tx.urgent_end:
+        urgent.point(conn.tx, seg)
+    return seg
 
 
 def make_reset(conn: Connection, now: int) -> Segment:

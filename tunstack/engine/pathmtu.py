@@ -1,43 +1,90 @@
 """Path MTUs by destination: what ICMP "fragmentation needed" taught.
 
-RFC 1191. Bounds and lifetime are Linux's (min_pmtu, mtu_expires).
+RFC 1191. Bounds and lifetime are Linux's (net.ipv4.route.min_pmtu, mtu_expires): after ten minutes without news the path is
+taken for what the device is, and segments grow again. Times are int microseconds, lengths octets.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tunstack.engine.timers import NEVER, TimerHeap
 from tunstack.wire.flow import unpack_flow
 
-MIN_PMTU = 552
-EXPIRES = 600_000_000  # us
+if TYPE_CHECKING:
+    from tunstack.engine.sysctl import Sysctl
+
 ENTRIES_MAX = 4096
+SECOND = 1_000_000
+
+
+class Learned:
+    """The MTU to one destination; it has a timer."""
+
+    __slots__ = ("_table", "destination", "expires_at", "heap_at", "mtu")
+
+    def __init__(self, table: PathMtu, destination: bytes, mtu: int, expires_at: int) -> None:
+        self._table = table
+        self.destination = destination
+        self.mtu = mtu
+        self.expires_at = expires_at
+        self.heap_at = NEVER
+
+    def next_deadline(self) -> int:
+        """Return when it is forgotten."""
+        return self.expires_at
+
+    def on_timer(self, now: int) -> None:
+        """Forget it."""
+        self._table.forget(self)
 
 
 class PathMtu:
-    """The MTU to each destination where it is less than the device's."""
+    """The MTU to each destination where it is less than the device's. `on_change(destination, mtu)` hears of every change."""
 
-    __slots__ = ("_learned", "mtu")
+    __slots__ = ("_learned", "_on_change", "_sysctl", "_timers", "mtu")
 
-    def __init__(self, mtu: int) -> None:
+    def __init__(self, mtu: int, sysctl: Sysctl, timers: TimerHeap, on_change: Callable[[bytes, int], None]) -> None:
         self.mtu = mtu  # of the device
-        self._learned: dict[bytes, tuple[int, int]] = {}  # destination -> (mtu, when it is forgotten)
+        self._sysctl = sysctl
+        self._timers = timers
+        self._on_change = on_change
+        self._learned: dict[bytes, Learned] = {}  # by destination, that which is forgotten first in front
+
+    def __len__(self) -> int:
+        return len(self._learned)
 
     def get(self, flow: bytes) -> int:
         """Return the MTU for segments with this flow."""
         learned = self._learned.get(unpack_flow(flow)[2]) if self._learned else None
-        return learned[0] if learned is not None else self.mtu
+        return learned.mtu if learned is not None else self.mtu
 
-    def lower(self, flow: bytes, mtu: int, now: int) -> int:
-        """Learn a smaller MTU (0: the router did not say) and return what holds from now on."""
-        self.expire(now)
-        current = self.get(flow)
-        if mtu == 0:
-            mtu = MIN_PMTU
-        mtu = min(max(mtu, min(MIN_PMTU, self.mtu)), current)
-        if mtu < current and len(self._learned) < ENTRIES_MAX:
-            self._learned[unpack_flow(flow)[2]] = (mtu, now + EXPIRES)
-        return mtu
+    def lower(self, flow: bytes, mtu: int, now: int) -> None:
+        """Learn an MTU from a router: a smaller one holds from now on, the same one longer, a larger one is not believed."""
+        destination = unpack_flow(flow)[2]
+        learned = self._learned.pop(destination, None)
+        current = learned.mtu if learned is not None else self.mtu
+        if mtu > current:
+            if learned is not None:
+                self._learned[destination] = learned
+            return
+        mtu = min(max(mtu, self._sysctl.min_pmtu), current)
+        if learned is None:
+            if mtu == self.mtu:
+                return
+            if len(self._learned) >= ENTRIES_MAX:
+                self.forget(next(iter(self._learned.values())))
+            learned = Learned(self, destination, mtu, NEVER)
+        learned.mtu = mtu
+        learned.expires_at = now + self._sysctl.mtu_expires * SECOND
+        self._learned[destination] = learned
+        self._timers.arm(learned, learned.expires_at)
+        if mtu < current:
+            self._on_change(destination, mtu)
 
-    def expire(self, now: int) -> None:
-        """Forget what is old."""
-        for address in [address for address, (_, until) in self._learned.items() if until <= now]:
-            del self._learned[address]
+    def forget(self, learned: Learned) -> None:
+        """Take the path for what the device is again."""
+        del self._learned[learned.destination]
+        learned.expires_at = NEVER
+        self._on_change(learned.destination, self.mtu)

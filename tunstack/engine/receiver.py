@@ -7,12 +7,16 @@ said in ackpolicy.py. Knows no clock and no I/O. Times are int microseconds, len
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from tunstack.engine import receivewindow
 from tunstack.engine.counters import Counters
 from tunstack.engine.receivewindow import PIECE_COST
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
+
+if TYPE_CHECKING:
+    from tunstack.engine.urgent import Urgent
 
 MSS_GUESS = 536  # of the peer's segments, before the first
 MSS_MIN = 88  # TCP_MIN_MSS in Linux: no full segment is thought to be smaller
@@ -89,6 +93,7 @@ class Receiver:
         "space_seq",
         "ts_recent",
         "ts_recent_at",
+        "urgent",
         "window_clamp",
         "wscale",
     )
@@ -113,6 +118,7 @@ class Receiver:
         self.sack_blocks: list[tuple[int, int]] = []  # newest first (RFC 2018 4)
         self.dsack: tuple[int, int] | None = None  # what came twice, to be told with the next ACK (RFC 2883)
         self.eof = False  # the peer's FIN was reached
+        self.urgent: Urgent | None = None  # the urgent octet ahead of the reader (urgent.py)
         self.received = 0  # octets of sequence space that came in order until ...
         self.received_seq = self.rcv_nxt  # ... here (count_received)
         self.ts_recent = 0  # TS.Recent

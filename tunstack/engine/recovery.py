@@ -18,6 +18,7 @@ from tunstack.engine.sender import Sender
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_lt
 
 if TYPE_CHECKING:
+    from tunstack.engine.mtuprobe import MtuProbe
     from tunstack.engine.sysctl import Sysctl
 
 # Phases, by Linux's names (tcpi_ca_state).
@@ -50,6 +51,7 @@ class Recovery:
         "is_quiet",
         "is_sack",
         "look_at",
+        "mtu_probe",
         "new_first",
         "phase",
         "probe_due",
@@ -89,6 +91,7 @@ class Recovery:
         self._undo_window = False  # the reduction may be taken back too: no ECN echo asked for it (prior_ssthresh in Linux)
         self.expects_original = False  # F-RTO waits for evidence (RFC 5682 3.1)
         self.new_first = False  # F-RTO wants new data sent, not retransmissions (step 2b)
+        self.mtu_probe: MtuProbe | None = None  # the search for the path MTU, if there is one
         # Tail loss probe.
         self.probe_due = False  # it is to be sent
         self.probe_end: int | None = None  # TLP.end_seq: snd_nxt when the outstanding one was; None: none is
@@ -272,6 +275,13 @@ class Recovery:
         """A loss is evident: fast recovery begins, or for Tahoe what a timeout does."""
         counters = self._counters
         tx = self.tx
+        if self.mtu_probe is not None and self.phase < CWR and self.mtu_probe.is_lost_at(tx.snd_una):
+            counters.TCPMTUPFail += 1
+            self._mark_probe_lost()
+            self.mtu_probe.fail()
+            tx.cc.cwnd += tx.mss  # what it cost
+            self._repair_only()  # the loss was no sign of congestion (RFC 4821 7.6.2)
+            return
         if self.is_sack:
             counters.TCPSackRecovery += 1
         else:
@@ -362,11 +372,30 @@ class Recovery:
             if self.phase == RECOVERY and not tx.cc.rate_based:
                 tx.cc.cwnd = max(self._prr.window(tx.pipe, tx.cc.ssthresh, tx.mss, tx.mss, False), tx.mss)
 
-    def on_path_mss(self) -> None:
-        """The path takes smaller packets: what is in flight did not pass (RFC 1191 6.5). No sign of congestion."""
+    def on_path_mss(self, is_smaller: bool) -> None:
+        """The path takes smaller packets: what is larger did not pass (RFC 1191 6.5). No sign of congestion.
+
+        `is_smaller`: the MSS is, too; else only a probe can have been larger.
+        """
+        tx = self.tx
         if not self.is_sack:
-            self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
-        self.tx.board.mark_all_lost()
+            tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
+        if is_smaller:
+            for flight in tx.board.flights:
+                if (flight.end - flight.seq) & MASK > tx.mss:
+                    tx.board.mark_lost(flight)
+        self._mark_probe_lost()
+        self._repair_only()
+
+    def _mark_probe_lost(self) -> None:
+        probe = self.mtu_probe
+        if probe is not None and probe.size:
+            for flight in self.tx.board.flights:
+                if (flight.seq - probe.seq) & MASK < (probe.end - probe.seq) & MASK:
+                    self.tx.board.mark_lost(flight)
+
+    def _repair_only(self) -> None:
+        """Send again what is marked, and leave the window as it is (Linux's tcp_simple_retransmit)."""
         if self.tx.board.lost_out:
             self.force = True
             self.expects_original = self.new_first = False  # nothing is on its way that F-RTO could learn from
@@ -395,6 +424,8 @@ class Recovery:
     def on_resent(self, octets: int, now: int) -> None:
         """Octets leave again."""
         self.on_sent(octets)
+        if self.mtu_probe is not None:
+            self.mtu_probe.size = 0  # what was acknowledged would be unclear
         self.total_retrans += -(-octets // self.tx.mss_now)
         if not self.resent_at:
             self.resent_at = now

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine import usertimeout
 from tunstack.engine.recovery import CWR, PROBE, RECOVERY, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MIN
 from tunstack.engine.timers import NEVER
@@ -82,7 +83,7 @@ def probe_timeout(conn: Connection) -> int:  # hot
 def restart_timer(conn: Connection, now: int) -> None:
     """A retransmission or a probe left: the RTO counts from now (RFC 6298 5.1, RFC 8985 7.3)."""
     conn.recovery.timer = TIMEOUT
-    conn.rto_at = now + conn.rtt.backed_off
+    conn.rto_at = now + usertimeout.clamp(conn, conn.rtt.backed_off, conn.retrans_at, now)
     conn.arm(conn.rto_at)
 
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_lt
+
+if TYPE_CHECKING:
+    from tunstack.engine.rate import Snapshot
 
 # Marks of a flight.
 SACKED = 1  # the peer holds it
@@ -22,7 +26,7 @@ EVER_RESENT = 8  # sent more than once (Karn)
 class Flight:
     """Octets sent in one go and not yet acknowledged: [seq, end) of sequence space."""
 
-    __slots__ = ("end", "fin", "marks", "segments", "sent_at", "seq")
+    __slots__ = ("end", "fin", "marks", "rate", "segments", "sent_at", "seq")
 
     def __init__(self, seq: int, end: int, sent_at: int, fin: bool) -> None:
         self.seq = seq
@@ -31,6 +35,7 @@ class Flight:
         self.fin = fin  # its last sequence number is our FIN
         self.marks = 0
         self.segments = 0  # how many it counts for once it is SACKED
+        self.rate: Snapshot | None = None  # where the delivery rate stood when it last left (rate.py)
 
     @property
     def is_waiting(self) -> bool:
@@ -50,6 +55,7 @@ class Heard:
         "min_rtt",
         "newest",
         "newest_end",
+        "newest_rate",
         "now",
         "oldest_acked_at",
         "oldest_sacked_at",
@@ -78,6 +84,7 @@ class Heard:
         # For RACK (RFC 8985 6.2 step 2), of all that was delivered but what a retransmission cannot have brought yet:
         self.newest = 0  # when the newest transmission left
         self.newest_end = 0  # and its end
+        self.newest_rate: Snapshot | None = None  # and what it remembers of the delivery rate
         self.rtt = 0  # the round-trip time of the last
         self.reordered: int | None = None  # lowest sequence number of data sent once that arrived after later data
 
@@ -124,6 +131,13 @@ class Scoreboard:
             if flight.end == ack or not flights:
                 return oldest_at, youngest_at, flight.fin
             flight = flights[0]
+
+    def newest_before(self, ack: int) -> Flight:
+        """Return the flight whose end, or a part of it, `ack` acknowledges (snd_una < ack)."""
+        for flight in self.flights:
+            if ((flight.end - ack) & MASK) < HALF:  # seq_ge(flight.end, ack)
+                return flight
+        raise AssertionError("the flights end before what was sent")
 
     def acknowledge_marked(self, ack: int, recover: int, heard: Heard) -> bool:
         """Take the flights before `ack` off. Return whether our FIN was in."""
@@ -206,6 +220,7 @@ class Scoreboard:
             if flight.sent_at > heard.newest or (flight.sent_at == heard.newest and seq_gt(flight.end, heard.newest_end)):
                 heard.newest = flight.sent_at
                 heard.newest_end = flight.end
+                heard.newest_rate = flight.rate
         flight.marks = marks & EVER_RESENT
 
     def _mark_sacked(self, flight: Flight, mss: int) -> None:
@@ -345,6 +360,7 @@ class Scoreboard:
         flight = self.flights[index]
         rest = Flight(seq, flight.end, flight.sent_at, flight.fin)
         rest.marks = flight.marks
+        rest.rate = flight.rate
         if flight.segments:  # SACKED: a run of segments
             rest.segments = flight.segments >> 1
             flight.segments -= rest.segments

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.congestion import CongestionControl
+from tunstack.engine.pacing import UNPACED_SEGMENTS, Pacer
+from tunstack.engine.rate import DeliveryRate
 from tunstack.engine.scoreboard import Flight, Scoreboard
 from tunstack.engine.sendqueue import SendQueue
 from tunstack.engine.timers import NEVER
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 MSS_DEFAULT = 536  # RFC 9293 3.7.1: the peer announced none
 BURST_MAX = 65536  # octets of a super-segment
-MSS_MIN = 48  # TCP_MIN_SND_MSS in Linux: what a hostile MSS option is raised to
+SLOW_RATE = 150_000  # octets a second below which packets of a paced connection leave one by one (Linux's bbr_min_tso_rate)
 
 
 class Sender:
@@ -43,15 +45,18 @@ class Sender:
         "iss",
         "last_sent_at",
         "max_flight",
+        "max_pacing_rate",
         "max_window",
         "more",
         "mss",
         "mss_now",
+        "pacer",
         "path_mss",
         "peer_mss",
         "probe_due",
         "push_position",
         "queue",
+        "rate",
         "snd_nxt",
         "snd_sml",
         "snd_una",
@@ -59,6 +64,7 @@ class Sender:
         "snd_wl2",
         "snd_wnd",
         "sndbuf",
+        "urgent_end",
         "wscale",
     )
 
@@ -81,6 +87,7 @@ class Sender:
         self.board = Scoreboard()  # what of it the peer has, and what is lost
         self.more = False  # the last write said that there is more to come (MSG_MORE); over with the next ACK
         self.push_position = 0  # position in the queue behind the last write that did not
+        self.urgent_end = 0  # position in the queue behind the last urgent octet; 0: none on the way (urgent.py)
         self.fin_queued = False  # the application shut down writing
         self.fin_sent = False
         self.snd_sml = iss  # end of the last segment that was less than full (Minshall's Nagle)
@@ -98,6 +105,9 @@ class Sender:
         self.ect = 0  # ECN codepoint of new data: ECT(0) where both sides know ECN (ecn.py)
         self.probe_due = False  # the persist timer wants something sent into a closed window
         self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
+        self.rate: DeliveryRate | None = None  # measured for algorithms that are `rate_based`
+        self.pacer: Pacer | None = None  # holds data back where the algorithm or the application wants that
+        self.max_pacing_rate = 0  # SO_MAX_PACING_RATE, octets a second; 0: no limit
 
     # What stands where.
 
@@ -140,12 +150,15 @@ class Sender:
         """Our SYN is acknowledged: data begins."""
         self.snd_una = self.snd_sml = (self.iss + 1) & MASK
 
-    def set_mss(self, option_octets: int, maxseg: int | None = None) -> None:
-        """Compute Eff.snd.MSS from the peer's MSS, the path and the octets of options in every segment (RFC 6691)."""
+    def set_mss(self, option_octets: int, maxseg: int | None = None, least: int = 48) -> None:
+        """Compute Eff.snd.MSS from the peer's MSS, the path and the octets of options in every segment (RFC 6691).
+
+        It is `least` at the least, options counted (tcp_min_snd_mss).
+        """
         mss = min(self.peer_mss, self.path_mss)
         if maxseg is not None:
             mss = min(mss, maxseg)
-        self.mss = max(mss, MSS_MIN) - option_octets
+        self.mss = max(mss, least) - option_octets
         self._bound_mss()
 
     def _bound_mss(self) -> None:
@@ -186,18 +199,46 @@ class Sender:
         cc = self.cc
         mss = self.mss_now
         half = cc.cwnd // (2 * mss) or 1
-        if not srtt:
+        least = sysctl.tcp_min_tso_segs
+        rate = cc.pacing_rate
+        is_paced = rate or self.pacer is not None
+        if not rate and srtt:
+            percent = sysctl.tcp_pacing_ss_ratio if cc.cwnd < cc.ssthresh >> 1 else sysctl.tcp_pacing_ca_ratio
+            rate = cc.cwnd * percent * 10_000 // srtt
+        if is_paced:
+            rate = self._pace(rate)
+            if rate < SLOW_RATE:
+                least = 1
+        if not rate:
             self.burst = min(BURST_MAX, half * mss)
             return
-        percent = sysctl.tcp_pacing_ss_ratio if cc.cwnd < cc.ssthresh >> 1 else sysctl.tcp_pacing_ca_ratio
-        octets = cc.cwnd * percent * 10_000 // srtt >> 10
+        octets = rate >> 10
         shift = min_rtt >> sysctl.tcp_tso_rtt_log
         if shift < 17:
             octets += BURST_MAX >> shift
         segments = octets // mss
-        if segments < sysctl.tcp_min_tso_segs:
-            segments = sysctl.tcp_min_tso_segs
+        if segments < least:
+            segments = least
         self.burst = (segments if segments < half else half) * mss
+
+    def _pace(self, rate: int) -> int:
+        """Pace at this rate, within SO_MAX_PACING_RATE, if the algorithm or that asks for it; return what the rate comes to."""
+        limit = self.max_pacing_rate
+        if limit and (rate > limit or not rate):
+            rate = limit
+        if limit or self.cc.pacing_rate:
+            if self.pacer is None:
+                self.pacer = Pacer(UNPACED_SEGMENTS * self.mss - self._nxt_position)
+            self.pacer.rate = rate
+        else:
+            self.pacer = None
+        return rate
+
+    def limit_pacing_rate(self, limit: int) -> None:
+        """Set SO_MAX_PACING_RATE, octets a second, 0 for none; `size_bursts` is to follow."""
+        self.max_pacing_rate = limit
+        if limit:
+            self._pace(self.pacer.rate if self.pacer is not None else limit)
 
     def sendable(self, max_payload: int, nodelay: bool, cork: bool) -> int:  # hot
         """Return how many octets of new data may leave now in one (super-)segment, 0 if none.
@@ -263,5 +304,32 @@ class Sender:
             self.fin_sent = True
         self.last_sent_at = now
         flight = Flight(seq, end, now, fin)
+        if self.rate is not None:
+            self._count_sent(self.rate, flight, now)
+        if self.pacer is not None:
+            self.pacer.on_sent(length, now)
         self.board.flights.append(flight)
         return flight
+
+    def _count_sent(self, rate: DeliveryRate, flight: Flight, now: int) -> None:
+        """New data leaves under an algorithm that is `rate_based`."""
+        is_alone = flight.seq == self.snd_una
+        if is_alone:
+            self.cc.on_restart(rate.limited_until > 0, now)
+            if self.cc.pacing_rate:
+                self._pace(self.cc.pacing_rate)
+        rate.on_sent(flight, is_alone, now)
+
+    def resent(self, flight: Flight, now: int) -> None:
+        """Record that a flight leaves again."""
+        self.board.resend(flight, now)
+        if self.rate is not None:
+            self.rate.on_sent(flight, False, now)
+        if self.pacer is not None:
+            self.pacer.on_sent((flight.end - flight.seq) & MASK, now)
+
+    def check_app_limited(self, rate: DeliveryRate, now: int) -> None:
+        """The application is about to write: had we nothing to send, though window and pace allowed it? (Linux's check, at its place)"""
+        pipe = self.pipe
+        if self.unsent < self.mss_now and not self.board.lost_out and pipe < self.cc.cwnd and (self.pacer is None or now > self.pacer.at):
+            rate.limit(pipe)

@@ -25,15 +25,18 @@ if TYPE_CHECKING:
 LEVELS = IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP = 0, 1, 6
 SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_DONTROUTE, SO_BROADCAST, SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE = 2, 3, 4, 5, 6, 7, 8, 9
 SO_OOBINLINE, SO_PRIORITY, SO_LINGER, SO_REUSEPORT, SO_RCVLOWAT, SO_SNDLOWAT, SO_ACCEPTCONN = 10, 12, 13, 15, 18, 19, 30
-SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN = 32, 33, 36, 38, 39
+SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN, SO_MAX_PACING_RATE = 32, 33, 36, 38, 39, 47
 TCP_NODELAY, TCP_MAXSEG, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2 = 1, 2, 3, 4, 5, 6, 7, 8
 TCP_WINDOW_CLAMP, TCP_INFO, TCP_QUICKACK, TCP_CONGESTION, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_CC_INFO = 10, 11, 12, 13, 18, 25, 26
 IP_TOS, IP_TTL, IP_MTU = 1, 2, 14
+TCP_UTO = 0x1C00  # ours: the UTO option (RFC 5482), s to advertise, 0: off; Linux has none
 AF_INET, SOCK_STREAM = 2, 1
 
 INT = struct.Struct("=i")
 UINT = struct.Struct("=I")
 LINGER = struct.Struct("=ii")  # struct linger
+RATE = struct.Struct("=Q")  # octets a second, in 4 octets or 8; all ones: no limit
+RATE_UNLIMITED = (1 << 64) - 1
 UINT_MAX = 0xFFFFFFFF
 INT_MAX = 0x7FFFFFFF
 CONGESTION_NAME_MAX = 16  # TCP_CA_NAME_MAX
@@ -62,14 +65,20 @@ Get = Callable[[Target], int | bytes]
 Set = Callable[[Target, bytes], None]
 
 
-def getsockopt(target: Target, level: int, number: int) -> bytes:
-    """Return the value in full. OSError ENOPROTOOPT for an option that we do not have, EOPNOTSUPP for a level."""
+def getsockopt(target: Target, level: int, number: int, size: int = 0) -> bytes:
+    """Return the value in full; `size` is what the caller has room for.
+
+    OSError ENOPROTOOPT for an option that we do not have, EOPNOTSUPP for a level.
+    """
     get, _ = TABLE.get((level, number), NONE)
     if level not in LEVELS:
         raise socket_error("EOPNOTSUPP")
     if get is None:
         raise socket_error("ENOPROTOOPT")
     value = get(target)
+    if number == SO_MAX_PACING_RATE and level == SOL_SOCKET and size < RATE.size:
+        rate = target.options.max_pacing_rate
+        value = UINT_MAX if rate is None else min(rate, UINT_MAX)
     return value if isinstance(value, bytes) else UINT.pack(value & UINT_MAX)
 
 
@@ -236,6 +245,21 @@ def _get_info(target: Target) -> bytes:
     return tcpinfo.pack(target.conn, target.listener, target.now())
 
 
+def _get_rate(target: Target) -> bytes:
+    rate = target.options.max_pacing_rate
+    return RATE.pack(RATE_UNLIMITED if rate is None else rate)
+
+
+def _set_rate(target: Target, value: bytes) -> None:
+    rate: int
+    if len(value) >= RATE.size:
+        (rate,) = RATE.unpack_from(value)
+        unlimited = RATE_UNLIMITED
+    else:
+        rate, unlimited = number_of(value) & UINT_MAX, UINT_MAX
+    target.set_option("max_pacing_rate", None if rate == unlimited else rate)
+
+
 def _set_tos(target: Target, value: bytes) -> None:
     target.set_option("tos", number_of(value) & 0xFF if value else 0)
 
@@ -266,6 +290,8 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (SOL_SOCKET, SO_PRIORITY): _inert(SO_PRIORITY, False),
     (SOL_SOCKET, SO_MARK): _inert(SO_MARK, False),
     (SOL_SOCKET, SO_KEEPALIVE): _flag("keepalive"),
+    (SOL_SOCKET, SO_OOBINLINE): _flag("oobinline"),
+    (SOL_SOCKET, SO_MAX_PACING_RATE): (_get_rate, _set_rate),
     (SOL_SOCKET, SO_RCVBUF): (_get_rcvbuf, _set_rcvbuf),
     (SOL_SOCKET, SO_SNDBUF): (_get_sndbuf, _set_sndbuf),
     (SOL_SOCKET, SO_RCVBUFFORCE): (None, _force_rcvbuf),
@@ -286,6 +312,7 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (IPPROTO_TCP, TCP_QUICKACK): (_get_quickack, _number("quickack")[1]),
     (IPPROTO_TCP, TCP_CONGESTION): (_get_congestion, _set_congestion),
     (IPPROTO_TCP, TCP_USER_TIMEOUT): _number("user_timeout"),
+    (IPPROTO_TCP, TCP_UTO): _number("user_timeout_advertise"),
     (IPPROTO_TCP, TCP_NOTSENT_LOWAT): (_number("notsent_lowat")[0], _set_notsent_lowat),
     (IPPROTO_IP, IP_TOS): (_number("tos")[0], _set_tos),
     (IPPROTO_IP, IP_TTL): (_number("ttl", "ip_default_ttl")[0], _set_ttl),

@@ -56,12 +56,13 @@ class Stack:
         self.fast_path = config.fast_path
         self.counters = Counters()
         self.isn = IsnGenerator(secret)
-        self.path_mtu = PathMtu(config.mtu)
         self.timers = TimerHeap()
+        self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
+        self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self._random = random
         self._addresses = frozenset(config.addresses)
         self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
@@ -215,6 +216,12 @@ class Stack:
             self.counters.OutOfWindowIcmps += 1
             return
         owner.on_icmp(error, now)
+
+    def _on_path_change(self, destination: bytes, mtu: int) -> None:
+        """The path to a destination takes smaller packets than was thought, or may take larger ones again."""
+        for conn in self.connections:
+            if conn.remote[0] == destination:
+                conn.set_mtu(mtu)
 
     def advance(self, now: int) -> None:
         """Handle every timer that is due."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, output, retransmission, transitions
+from tunstack.engine import ackpolicy, mtuprobe, output, retransmission, transitions, usertimeout
 from tunstack.engine.recovery import PROBE, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
@@ -39,6 +39,9 @@ def fire(conn: Connection, now: int) -> None:
     if conn.persist_at <= now:
         conn.persist_at = NEVER
         persist_timeout(conn, now)
+    if conn.pacing_at <= now:
+        conn.pacing_at = NEVER
+        conn.mark_dirty()
     if conn.keepalive_at <= now:
         conn.keepalive_at = NEVER
         keepalive_timeout(conn, now)
@@ -55,7 +58,7 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
     conn.retransmits += 1
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
         retries = sysctl.tcp_synack_retries if conn.state is SYN_RECEIVED else conn.options.syncnt or sysctl.tcp_syn_retries
-        if conn.retransmits > retries or user_timeout_passed(conn, now):
+        if conn.retransmits > retries or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now)):
             transitions.give_up(conn, now)
             return
         conn.stack.counters.TCPTimeouts += 1
@@ -67,7 +70,10 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
         elif is_timed_out(conn, now):
             transitions.give_up(conn, now)
             return
+        elif now - conn.retrans_at >= retries_timeout(sysctl.tcp_retries1):
+            mtuprobe.on_black_hole(conn, now)
         conn.rtt.backoff += 1
+        conn.uto_due = usertimeout.is_enabled(conn.options, sysctl)  # it may have been lost with the data
         conn.recovery.on_timeout(conn.retransmits > 1, now)
     conn.mark_dirty()
 
@@ -81,8 +87,8 @@ def reordering_timeout(conn: Connection, now: int) -> None:
 
 def is_timed_out(conn: Connection, now: int) -> bool:
     """Whether data was retransmitted for long enough (tcp_retries2, orphans sooner, TCP_USER_TIMEOUT)."""
-    if conn.options.user_timeout:
-        return user_timeout_passed(conn, now)
+    if usertimeout.timeout_of(conn):
+        return usertimeout.is_over(conn, conn.retrans_at, now)
     sysctl = conn.stack.sysctl
     if not conn.tx.snd_wnd and not conn.is_orphan:
         # The peer took its window back, and retransmissions are window probes: it lasts while they are answered (RFC 9293 3.8.6.1).
@@ -91,17 +97,18 @@ def is_timed_out(conn: Connection, now: int) -> bool:
     return now - conn.retrans_at >= retries_timeout(retries)
 
 
-def user_timeout_passed(conn: Connection, now: int) -> bool:
-    start = conn.retrans_at or now
-    return bool(conn.options.user_timeout) and now - start >= conn.options.user_timeout * 1000
-
-
 def persist_timeout(conn: Connection, now: int) -> None:
     """The window stays closed: probe it (RFC 9293 3.8.6.1)."""
     tx = conn.tx
     if tx.outstanding or not tx.unsent:
+        conn.persist_since = 0
         return
     sysctl = conn.stack.sysctl
+    if not conn.persist_since:
+        conn.persist_since = now
+    elif usertimeout.is_over(conn, conn.persist_since, now):  # even if the probes are answered
+        transitions.give_up(conn, now)
+        return
     if conn.is_orphan:
         retries = sysctl.tcp_orphan_retries or ORPHAN_RETRIES
         # Nobody waits for it: a peer that answers and keeps its window shut may not hold our memory for ever, as in Linux.
@@ -128,8 +135,8 @@ def keepalive_timeout(conn: Connection, now: int) -> None:
         at = conn.last_received_at + idle
     else:
         limit = conn.options.keepcnt or sysctl.tcp_keepalive_probes
-        if conn.options.user_timeout:
-            over = conn.keepalive_probes > 0 and now - conn.last_received_at >= conn.options.user_timeout * 1000
+        if usertimeout.timeout_of(conn):
+            over = conn.keepalive_probes > 0 and usertimeout.is_over(conn, conn.last_received_at, now)
         else:
             over = conn.keepalive_probes >= limit
         if over:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import output
+from tunstack.engine import mtuprobe, output
 from tunstack.engine.errors import socket_error
 from tunstack.engine.rtt import RTO_FALLBACK
 from tunstack.engine.state import (
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = ESTABLISHED
-    conn.start_congestion_control()
+    conn.start_congestion_control(now)
+    mtuprobe.begin(conn, now)
     if not conn.rtt.srtt:
         conn.rtt.rto = RTO_FALLBACK
     conn.retransmits = 0
+    conn.retrans_at = 0
     conn.rto_at = NEVER
     conn.syn_due = False
     conn.last_received_at = now

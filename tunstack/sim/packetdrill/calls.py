@@ -26,6 +26,7 @@ MSG_FASTOPEN = 0x20000000
 SIOCINQ = termios.FIONREAD
 SIOCOUTQ = termios.TIOCOUTQ
 SIOCOUTQNSD = 0x894B
+SIOCATMARK = 0x8905
 SPLICE_F_NONBLOCK = 2
 POLLNVAL = select.POLLNVAL
 MS = 1000
@@ -212,13 +213,15 @@ class Calls:
             if request == termios.FIONBIO:
                 sock.flags = sock.flags | os.O_NONBLOCK if argument else sock.flags & ~os.O_NONBLOCK
                 return argument
-            if request not in (SIOCINQ, SIOCOUTQ, SIOCOUTQNSD):
+            if request not in (SIOCINQ, SIOCOUTQ, SIOCOUTQNSD, SIOCATMARK):
                 raise error_of(errno.ENOTTY)
             if sock.listener is not None:
                 raise error_of(errno.EINVAL)
             conn = sock.conn
             if conn is None or conn.state in OPENING:
                 return 0
+            if request == SIOCATMARK:
+                return conn.is_at_mark
             return conn.readable if request == SIOCINQ else conn.unsent if request == SIOCOUTQNSD else conn.unsent + conn.unacked
 
     def poll(self, asked: Sequence[tuple[int, int]], timeout: int) -> list[int]:

@@ -235,11 +235,15 @@ class Socket:
             if conn is None:
                 raise error_of(errno.ENOTCONN)
             raise WouldBlock
+        if flags & socket.MSG_OOB:
+            return conn.read_urgent(bool(flags & socket.MSG_PEEK))[:length]
         wanted = length if flags & socket.MSG_WAITALL else min(length, self.options.rcvlowat)
-        if conn.readable and (conn.readable >= wanted or self.is_at_end):
+        if conn.is_readable and (conn.is_at_mark or conn.readable >= wanted or self.is_at_end):
             if flags & socket.MSG_PEEK:
-                return b"".join(conn.rx.queue)[:length]
+                return conn.peek(length)
             return conn.read(length, self.host.now)
+        if conn.is_at_mark and not flags & socket.MSG_PEEK:
+            conn.read(length, self.host.now)  # goes beyond the urgent octet, and finds nothing there
         if self.error is not None:
             raise self.take_error()
         if self.is_at_end or not length:
@@ -268,7 +272,8 @@ class Socket:
             part = data[sent : sent + room]
             sent += len(part)
             is_forced = sendspace.must_push(conn, len(part))
-            conn.send(part, self.host.now, more=(more or sent < len(data)) and not is_forced)
+            is_urgent = bool(flags & socket.MSG_OOB) and sent == len(data)
+            conn.send(part, self.host.now, more=(more or sent < len(data)) and not is_forced, urgent=is_urgent)
             if len(part) == room and (is_forced or conn.unsent <= size):
                 self.host.transmit()
         if not sent and data:
@@ -333,8 +338,10 @@ class Socket:
             events |= select.POLLIN | select.POLLRDNORM | POLLRDHUP
         if conn.state in OPENING:
             return events
-        if conn.readable >= self.options.rcvlowat:
+        if conn.readable >= self.options.rcvlowat or (conn.is_at_mark and conn.is_readable):
             events |= select.POLLIN | select.POLLRDNORM
+        if conn.has_urgent:
+            events |= select.POLLPRI
         if self.shut & SEND_SHUTDOWN or self.may_write:
             events |= select.POLLOUT | select.POLLWRNORM
         return events

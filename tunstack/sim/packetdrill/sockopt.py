@@ -38,7 +38,6 @@ FLAGS = frozenset(("fastopen_connect",))  # any value but zero is one
 STORED = frozenset(
     (
         (socket.SOL_SOCKET, SO_ZEROCOPY),
-        (socket.SOL_SOCKET, socket.SO_OOBINLINE),
         (socket.IPPROTO_IP, IP_MTU_DISCOVER),
     )
 )
@@ -63,7 +62,7 @@ def getsockopt(sock: Socket, level: int, name: int, length: int) -> bytes:
         return _pack(sock.extras.stored.get((level, name), 0))[:length]
     if (level, name) in FIELDS:
         return _pack(int(getattr(sock.options, _field(sock, level, name)) or 0))[:length]
-    return engine_getsockopt(sock, level, name)[:length]
+    return engine_getsockopt(sock, level, name, length)[:length]
 
 
 def setsockopt(sock: Socket, level: int, name: int, value: bytes) -> None:

@@ -45,13 +45,17 @@ def _to_int(name: str, word: str) -> int:
 class SysctlFolder:
     """Keeps a Sysctl in step with a folder: `read` takes over the files that changed since the last time.
 
-    What the folder lacks keeps its value. The congestion control stays as it is where the folder names one that we have not.
+    What the folder lacks keeps its value. The congestion control stays as it is where the folder names one that we have not, and until
+    somebody sets another: a new namespace begins with the machine's, and may not even choose what is the default elsewhere.
     """
 
     def __init__(self, folder: Path, sysctl: Sysctl) -> None:
         self._sysctl = sysctl
         self._seen: dict[Path, str] = {}
         self._files = [(name, path) for name in KINDS for path in (folder / part / name for part in FOLDERS) if path.exists()]
+        for name, path in self._files:
+            if name == "tcp_congestion_control":
+                self._seen[path] = path.read_text()
 
     def read(self) -> None:
         """Take over what changed."""

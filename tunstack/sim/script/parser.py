@@ -53,6 +53,7 @@ ICMP_TYPES: dict[str, tuple[int, dict[str, int]]] = {
 CALLS = {
     "abort": (0, 0),
     "accept": (0, 1),
+    "atmark": (1, 1),
     "close": (0, 0),
     "closed": (0, 1),
     "connect": (1, 20),
@@ -64,14 +65,17 @@ CALLS = {
     "got": (1, 1),
     "idle": (0, 0),
     "listen": (1, 20),
+    "oob": (1, 1),
     "open": (0, 0),
     "pause": (0, 0),
     "read": (1, 2),
     "resume": (0, 0),
     "setsockopt": (2, 3),
     "shutdown": (0, 1),
+    "skip": (1, 1),
     "state": (1, 1),
     "sysctl": (1, 1),
+    "urgent": (1, 2),
     "write": (1, 2),
 }
 

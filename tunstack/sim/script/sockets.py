@@ -7,6 +7,7 @@ data waits in the stack until `read`, as it does for a socket; `resume` has it d
     accept [EAGAIN]          established            state NAME            open (neither EOF nor end was told)
     read N [ERRNO]           write N [ERRNO]        eof                   closed [ERRNO]
     shutdown [ERRNO]         close                  abort                 pause, resume, got N
+    urgent N [ERRNO]         oob POSITION|ERRNO     atmark 0|1            skip N (octets of the stream that are not read)
     setsockopt NAME VALUE [ERRNO]                   sysctl NAME=VALUE     counter NAME=VALUE ...
     expect NAME=VALUE ...    (ConnectionInfo)       idle (time passes)    gone (no connection, no timer is left)
 """
@@ -183,7 +184,7 @@ class Sockets:
                 raise Failed(f"{conn.readable} octets can be read")
             self._check_error(socket, expected)
             return
-        if conn.readable < size:
+        if conn.readable < size and not conn.is_at_mark:
             raise Failed(f"{conn.readable} octets can be read, not {size}")
         data = conn.read(size, self.runner.now)
         if len(data) != size:
@@ -197,15 +198,33 @@ class Sockets:
         elif not socket.closed or errno_name(socket.error) != expected:
             raise Failed(f"closed with {errno_name(socket.error)}" if socket.closed else "not closed")
 
-    def _call_write(self, count: str, expected: str = "") -> None:
+    def _call_write(self, count: str, expected: str = "", urgent: bool = False) -> None:
         socket, conn = self._conn()
         data = pattern(socket.written, int(count))
 
         def write() -> None:
-            conn.send(data, self.runner.now)
+            conn.send(data, self.runner.now, urgent=urgent)
             socket.written += len(data)
 
         self._try(write, expected)
+
+    def _call_urgent(self, count: str, expected: str = "") -> None:
+        self._call_write(count, expected, urgent=True)
+
+    def _call_oob(self, expected: str) -> None:
+        _, conn = self._conn()
+        if not expected.isdigit():
+            self._try(conn.read_urgent, expected)
+        elif (octet := conn.read_urgent()) != pattern(int(expected), 1):
+            raise Failed(f"the urgent octet is {octet!r}")
+
+    def _call_atmark(self, expected: str) -> None:
+        _, conn = self._conn()
+        if conn.is_at_mark != bool(int(expected)):
+            raise Failed(f"atmark is {conn.is_at_mark:d}")
+
+    def _call_skip(self, count: str) -> None:
+        self._conn()[0].received += int(count)
 
     def _try(self, function: object, expected: str) -> None:
         assert callable(function)
