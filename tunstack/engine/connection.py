@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import control, ecn, input, output, timeouts, transitions, urgent, usertimeout
-from tunstack.engine.delivery import deliver, window_opened
+from tunstack.engine import ackpolicy, control, ecn, input, output, receivewindow, sendbuffer, timeouts, transitions, urgent, usertimeout
+from tunstack.engine.delivery import data_taken, deliver
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
 from tunstack.engine.info import ConnectionInfo
@@ -48,6 +48,8 @@ class Connection:
         "agreed",
         "can_probe",
         "cost_data",
+        "data_segs_in",
+        "data_segs_out",
         "eof_due",
         "error_due",
         "fin_wait_2_at",
@@ -69,6 +71,7 @@ class Connection:
         "mtu",
         "mtu_probe",
         "on_urgent",
+        "opened_at",
         "options",
         "pacing_at",
         "paused",
@@ -82,6 +85,8 @@ class Connection:
         "rto_at",
         "rtt",
         "rx",
+        "segs_in",
+        "segs_out",
         "sink",
         "soft_error",
         "stack",
@@ -111,6 +116,9 @@ class Connection:
         self.mtu_probe: MtuProbe | None = None  # probing for a larger one than is known to pass (mtuprobe.py)
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
+        self.opened_at = 0  # when the peer was heard of first
+        self.segs_in = self.segs_out = 0  # packets that came and went
+        self.data_segs_in = self.data_segs_out = 0  # those of them with data
         self.rtt = RttEstimator()
         self.recovery = Recovery(self.tx, self.rtt, stack.sysctl, stack.counters)
         self.can_probe = False  # tail loss probes are used
@@ -219,23 +227,28 @@ class Connection:
         return self.state is CLOSED or self.state is TIME_WAIT
 
     @property
+    def sndbuf(self) -> int:
+        """The size of the send buffer in memory, as SO_SNDBUF tells it."""
+        return sendbuffer.size(self.options.sndbuf, self.tx, self.stack.sysctl)
+
+    @property
     def user_timeout(self) -> int:
         """How long data may stay unacknowledged, us: as set, or as the peer's UTO option has it; 0: the retries decide."""
         return usertimeout.timeout_of(self)
 
-    def info(self) -> ConnectionInfo:
-        """Return what Linux tells in TCP_INFO."""
-        return ConnectionInfo.of(self)
+    def info(self, now: int | None = None) -> ConnectionInfo:
+        """Return what Linux tells in TCP_INFO. Without `now`, time stands still since the last event."""
+        return ConnectionInfo.of(self, now)
 
     # Opening. Called by the stack and the listener.
 
     def open_active(self, now: int) -> None:
         """Send a SYN (RFC 9293 3.10.1)."""
-        size, largest = buffer_limits(self.options, self.stack.sysctl)
-        self.syn_window = first_window(size, local_mss(self.mtu, self.options))
-        self.syn_wscale = window_scale(largest) if self.stack.sysctl.tcp_window_scaling else None
+        sysctl = self.stack.sysctl
+        self.syn_window = first_window(self.options, sysctl, local_mss(self.mtu, self.options))
+        self.syn_wscale = window_scale(self.options, sysctl) if sysctl.tcp_window_scaling else None
         self.syn_ts_val = self.ts_val(now)
-        self.syn_ecn = self.stack.sysctl.tcp_ecn == 1
+        self.syn_ecn = sysctl.tcp_ecn == 1
         self.state = SYN_SENT
         self.tx.syn_sent()
         self.syn_due = True
@@ -244,14 +257,18 @@ class Connection:
     def open_passive(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
         """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
         self.state = SYN_RECEIVED
+        self.segs_in = 1
         self.tx.syn_sent()
         self.learn_peer(agreed, irs, window, now)
 
     def learn_peer(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
         """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
         self.agreed = agreed
-        size, largest = buffer_limits(self.options, self.stack.sysctl)
-        self.rx = Receiver(irs, window, size, largest, agreed.rcv_wscale, local_mss(self.mtu, self.options) - agreed.option_octets)
+        self.opened_at = now
+        rcvbuf, largest = buffer_limits(self.options, self.stack.sysctl)
+        mss = local_mss(self.mtu, self.options) - agreed.option_octets
+        clamp = self.options.window_clamp or NEVER
+        self.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, self.stack.counters, now)
         self.rx.ecn_ok = agreed.ecn_ok
         self.tx.ect = ecn.ECT_0 if agreed.ecn_ok else ecn.NOT_ECT
         self.ts_ok = agreed.ts_ok
@@ -260,6 +277,7 @@ class Connection:
         self.rx.ts_recent = agreed.ts_recent
         self.rx.ts_recent_at = now
         self.tx.wscale = agreed.snd_wscale
+        self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
         self.tx.peer_mss = agreed.mss
         usertimeout.take(self, agreed.user_timeout)
         self.tx.set_mss(agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
@@ -272,6 +290,9 @@ class Connection:
 
     def on_segment(self, seg: Segment, now: int) -> None:  # hot
         """Handle a segment of this connection."""
+        self.segs_in += seg.packets
+        if seg.length:
+            self.data_segs_in += seg.packets
         if self.state is ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
             if self.rx.ready:
                 deliver(self)
@@ -410,15 +431,16 @@ class Connection:
         if rx is not None and rx.urgent is not None:
             max_len = urgent.begin_read(self, max_len)
         while max_len and rx is not None and rx.queue:
-            data = rx.queue.popleft()
+            data = rx.take()
             if len(data) > max_len:
-                rx.queue.appendleft(data[max_len:])
+                rx.put_back(data[max_len:])
                 data = data[:max_len]
             parts.append(data)
             max_len -= len(data)
-            rx.queued -= len(data)
         if rx is not None and rx.queued != queued:
-            window_opened(self)
+            if now - rx.space_at >= rx.rcv_rtt:
+                receivewindow.tune(rx, now)
+            data_taken(self)
             deliver(self)
         return b"".join(parts)
 
@@ -438,10 +460,13 @@ class Connection:
         value = check_option(name, value, self.stack.algorithms)
         if name == "congestion" and value is not None:
             control.change(self, str(value), now)
+        was = getattr(self.options, name)
         setattr(self.options, name, value)
         if name == "keepalive":
-            self.keepalive_at = NEVER
-            self.start_keepalive(now)
+            if not value:
+                self.keepalive_at = NEVER
+            elif not was:
+                self.start_keepalive(now)
             self.mark_dirty()  # else nobody looks at the new deadline
         elif name == "keepidle" and self.options.keepalive:
             self.start_keepalive(self.last_received_at)
@@ -454,10 +479,17 @@ class Connection:
             self.uto_due = usertimeout.is_enabled(self.options, self.stack.sysctl)
         elif name == "oobinline":
             deliver(self)
-        elif name == "quickack" and self.rx is not None:
-            self.rx.pingpong = not value
-        elif name == "rcvbuf" and self.rx is not None:
-            self.rx.buffer_size = self.rx.buffer_max = buffer_limits(self.options, self.stack.sysctl)[0]
+        elif name == "sndbuf":
+            self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
+        elif self.rx is None:
+            return
+        elif name == "quickack":
+            if ackpolicy.set_quickack(self.rx, int(value or 0)):  # type: ignore[call-overload]
+                input.acknowledge_now(self)
+        elif name == "rcvbuf":
+            receivewindow.set_rcvbuf(self.rx, buffer_limits(self.options, self.stack.sysctl)[0])
+        elif name == "window_clamp":
+            receivewindow.set_user_clamp(self.rx, self.options.window_clamp)
 
     # What comes out.
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import ecn, paws, usertimeout
 from tunstack.engine.connection import Connection
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.options import SocketOptions
-from tunstack.engine.receiver import WINDOW_MAX
+from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
@@ -58,10 +58,10 @@ class HalfOpen:
         self.flow = reverse_flow(syn.flow)
         self.irs = syn.seq
         self.iss = iss
-        size, largest = buffer_limits(listener.options, stack.sysctl)
-        self.agreed = Agreed(syn, stack.sysctl, window_scale(largest))
+        self.agreed = Agreed(syn, stack.sysctl, window_scale(listener.options, stack.sysctl))
         self.agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
-        self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets)
+        mss = local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets
+        self.window = first_window(listener.options, stack.sysctl, mss)
         self.ts_offset = stack.isn.ts_offset(self.flow)
         self.ts_first = self.ts_last = self._ts_val(now)  # TSval of the first and the latest SYN-ACK
         self.tos = syn.tos & ~ecn.MASK  # of the SYN (tcp_reflect_tos)
