@@ -152,4 +152,4 @@ def on_progress(conn: Connection) -> None:
     cc = tx.cc
     windows = cc.cwnd, cc.ssthresh
     conn.sync_mss()
-    cc.cwnd, cc.ssthresh = max(windows[0], tx.mss), windows[1]  # larger segments, no more octets
+    cc.cwnd, cc.ssthresh = max(windows[0], tx.mss), max(windows[1], 2 * tx.mss)  # larger segments, no more octets
