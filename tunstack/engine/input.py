@@ -58,8 +58,9 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
     conn.last_received_at = now
     conn.keepalive_probes = 0
     conn.probes_out = 0
-    tx.snd_wl1 = seg.seq
-    tx.snd_wl2 = seg.ack
+    if newly_acked or (seg.seq - tx.snd_wl1) & MASK < HALF:  # seq_ge(seq, snd_wl1): an ACK from beyond a hole may have been here before
+        tx.snd_wl1 = seg.seq
+        tx.snd_wl2 = seg.ack
     counters = conn.stack.counters
     if newly_acked:
         counters.TCPHPAcks += 1
