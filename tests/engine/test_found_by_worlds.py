@@ -8,6 +8,7 @@ from engine.openings import OPEN, opening
 from tunstack.congestion.base import RateSample
 from tunstack.congestion.bbr import Bbr
 from tunstack.engine.mtuprobe import MtuProbe, on_progress
+from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.prr import RateReduction
 from tunstack.sim.script import Runner
 
@@ -123,7 +124,7 @@ def test_duplicate_acks_do_not_count_beside_what_a_smaller_path_lost() -> None:
     conn = runner.sockets.all[-1].conn
     assert conn is not None
     assert conn.tx.pipe == 1000
-    conn.set_mtu(600)
+    set_mtu(conn, 600)
     conn.recovery.on_path_mss(is_smaller=True)
     assert conn.tx.pipe == 0
 

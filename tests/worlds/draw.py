@@ -36,7 +36,7 @@ KNOBS: dict[str, tuple[float, Sequence[object]]] = {
     "tcp_tso_rtt_log": (0.2, (0, 14)),
     "tcp_slow_start_after_idle": (0.3, (False,)),
     "tcp_fin_timeout": (0.3, (1, 5)),
-    "tcp_invalid_ratelimit": (0.2, (0, 10)),
+    "tcp_invalid_ratelimit": (0.2, (1, 10)),
     "tcp_challenge_ack_limit": (0.1, (1, 20)),
     "tcp_rfc1337": (0.2, (False,)),
     "tcp_recovery": (0.2, (0,)),

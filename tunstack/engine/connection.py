@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, control, ecn, input, output, receivewindow, sendbuffer, timeouts, transitions, urgent, usertimeout
-from tunstack.engine.delivery import data_taken, deliver
+from tunstack.engine import (
+    delivery,
+    input,
+    output,
+    pathmss,
+    sendbuffer,
+    settings,
+    timeouts,
+    transitions,
+    urgent,
+    usertimeout,
+)
+from tunstack.engine.delivery import deliver
 from tunstack.engine.errors import errno_error, socket_error
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
+from tunstack.engine.handshake import Agreed, local_mss
 from tunstack.engine.info import ConnectionInfo
 from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.recovery import Recovery
-from tunstack.engine.retransmission import may_probe
 from tunstack.engine.rtt import RttEstimator
 from tunstack.engine.sender import Sender
 from tunstack.engine.sink import Sink
@@ -240,52 +250,6 @@ class Connection:
         """Return what Linux tells in TCP_INFO. Without `now`, time stands still since the last event."""
         return ConnectionInfo.of(self, now)
 
-    # Opening. Called by the stack and the listener.
-
-    def open_active(self, now: int) -> None:
-        """Send a SYN (RFC 9293 3.10.1)."""
-        sysctl = self.stack.sysctl
-        self.syn_window = first_window(self.options, sysctl, local_mss(self.mtu, self.options))
-        self.syn_wscale = window_scale(self.options, sysctl) if sysctl.tcp_window_scaling else None
-        self.syn_ts_val = self.ts_val(now)
-        self.syn_ecn = sysctl.tcp_ecn == 1
-        self.state = SYN_SENT
-        self.tx.syn_sent()
-        self.syn_due = True
-        self.mark_dirty()
-
-    def open_passive(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
-        """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
-        self.state = SYN_RECEIVED
-        self.segs_in = 1
-        self.tx.syn_sent()
-        self.learn_peer(agreed, irs, window, now)
-
-    def learn_peer(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
-        """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
-        self.agreed = agreed
-        self.opened_at = now
-        rcvbuf, largest = buffer_limits(self.options, self.stack.sysctl)
-        mss = local_mss(self.mtu, self.options) - agreed.option_octets
-        clamp = self.options.window_clamp or NEVER
-        self.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, self.stack.counters, now)
-        self.rx.ecn_ok = agreed.ecn_ok
-        self.tx.ect = ecn.ECT_0 if agreed.ecn_ok else ecn.NOT_ECT
-        self.ts_ok = agreed.ts_ok
-        self.recovery.is_sack = agreed.sack_ok
-        self.can_probe = may_probe(self)
-        self.rx.ts_recent = agreed.ts_recent
-        self.rx.ts_recent_at = now
-        self.tx.wscale = agreed.snd_wscale
-        self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
-        self.tx.peer_mss = agreed.mss
-        usertimeout.take(self, agreed.user_timeout)
-        self.tx.set_mss(agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
-
-    def start_congestion_control(self, now: int) -> None:
-        """Choose the algorithm; the MSS is known now."""
-        control.start(self, now)
-
     # What the network and the clock bring.
 
     def on_segment(self, seg: Segment, now: int) -> None:  # hot
@@ -303,38 +267,12 @@ class Connection:
     def on_icmp(self, error: PathError, now: int) -> None:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
         if error.mtu:
-            self._on_smaller_path(error.mtu, now)
+            pathmss.on_smaller_path(self, error.mtu, now)
         elif self.state in (SYN_SENT, SYN_RECEIVED):
             transitions.finish(self, errno_error(error.errno), now)
         else:
             self.soft_error = errno_error(error.errno)
         deliver(self)
-
-    def _on_smaller_path(self, mtu: int, now: int) -> None:
-        """A router says what the path takes: smaller segments from now on, and again what did not pass (RFC 1191 6.5)."""
-        before = self.mtu
-        mss = self.tx.mss
-        self.stack.path_mtu.lower(self.flow, mtu, now)  # comes to set_mtu
-        if self.mtu < before and self.state in SYNCHRONIZED:
-            self.recovery.on_path_mss(self.tx.mss < mss)
-            self.mark_dirty()
-
-    def set_mtu(self, mtu: int) -> None:
-        """The path takes packets of `mtu` octets."""
-        self.mtu = mtu
-        if self.mtu_probe is not None:
-            self.mtu_probe.high = min(self.mtu_probe.high, mtu)
-        self.sync_mss()
-
-    def sync_mss(self) -> None:
-        """Compute the MSS anew: the path, or what is known to pass of it, changed."""
-        mtu = self.mtu if self.mtu_probe is None else min(self.mtu, self.mtu_probe.low)
-        self.tx.path_mss = local_mss(mtu, self.options)
-        if self.agreed is not None:
-            self.tx.set_mss(self.agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
-        if self.state in SYNCHRONIZED and self.tx.mss != self.tx.cc.mss:
-            self.tx.cc.on_mss(self.tx.mss)
-            self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     def next_deadline(self) -> int:
         """Return the earliest of the timers, or NEVER."""
@@ -425,24 +363,7 @@ class Connection:
 
         It stops before an urgent octet and, called again, goes on behind it; with SO_OOBINLINE, with it.
         """
-        rx = self.rx
-        parts: list[bytes] = []
-        queued = rx.queued if rx is not None else 0
-        if rx is not None and rx.urgent is not None:
-            max_len = urgent.begin_read(self, max_len)
-        while max_len and rx is not None and rx.queue:
-            data = rx.take()
-            if len(data) > max_len:
-                rx.put_back(data[max_len:])
-                data = data[:max_len]
-            parts.append(data)
-            max_len -= len(data)
-        if rx is not None and rx.queued != queued:
-            if now - rx.space_at >= rx.rcv_rtt:
-                receivewindow.tune(rx, now)
-            data_taken(self)
-            deliver(self)
-        return b"".join(parts)
+        return delivery.read(self, max_len, now) if self.rx is not None else b""
 
     def peek(self, max_len: int) -> bytes:
         """Return what `read` would, and leave it there (MSG_PEEK)."""
@@ -458,38 +379,7 @@ class Connection:
     def set_option(self, name: str, value: object, now: int) -> None:
         """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
         value = check_option(name, value, self.stack.algorithms)
-        if name == "congestion" and value is not None:
-            control.change(self, str(value), now)
-        was = getattr(self.options, name)
-        setattr(self.options, name, value)
-        if name == "keepalive":
-            if not value:
-                self.keepalive_at = NEVER
-            elif not was:
-                self.start_keepalive(now)
-            self.mark_dirty()  # else nobody looks at the new deadline
-        elif name == "keepidle" and self.options.keepalive:
-            self.start_keepalive(self.last_received_at)
-            self.mark_dirty()
-        elif name == "max_pacing_rate":
-            control.limit_pacing_rate(self)
-        elif name in ("nodelay", "cork"):
-            self.mark_dirty()
-        elif name == "user_timeout_advertise":
-            self.uto_due = usertimeout.is_enabled(self.options, self.stack.sysctl)
-        elif name == "oobinline":
-            deliver(self)
-        elif name == "sndbuf":
-            self.tx.sndbuf = sendbuffer.flight_limit(self.options.sndbuf, self.stack.sysctl)
-        elif self.rx is None:
-            return
-        elif name == "quickack":
-            if ackpolicy.set_quickack(self.rx, int(value or 0)):  # type: ignore[call-overload]
-                input.acknowledge_now(self)
-        elif name == "rcvbuf":
-            receivewindow.set_rcvbuf(self.rx, buffer_limits(self.options, self.stack.sysctl)[0])
-        elif name == "window_clamp":
-            receivewindow.set_user_clamp(self.rx, self.options.window_clamp)
+        settings.put(self, name, value, now)
 
     # What comes out.
 

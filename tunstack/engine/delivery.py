@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import urgent
+from tunstack.engine import receivewindow, urgent
 from tunstack.engine.ackpolicy import is_due_after_read
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import RECEIVING
@@ -134,3 +134,25 @@ def data_taken(conn: Connection) -> None:
     if not rx.acks_due and is_due_after_read(rx, conn.state in RECEIVING):
         rx.acks_due = 1
         conn.mark_dirty()
+
+
+def read(conn: Connection, max_len: int, now: int) -> bytes:
+    """Take up to `max_len` octets of what waits, no further than up to an urgent octet (recv(2) without blocking)."""
+    rx = conn.rx
+    parts: list[bytes] = []
+    queued = rx.queued
+    if rx.urgent is not None:
+        max_len = urgent.begin_read(conn, max_len)
+    while max_len and rx.queue:
+        data = rx.take()
+        if len(data) > max_len:
+            rx.put_back(data[max_len:])
+            data = data[:max_len]
+        parts.append(data)
+        max_len -= len(data)
+    if rx.queued != queued:
+        if now - rx.space_at >= rx.rcv_rtt:
+            receivewindow.tune(rx, now)
+        data_taken(conn)
+        deliver(conn)
+    return b"".join(parts)

@@ -13,6 +13,7 @@ from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.guard import challenge
 from tunstack.engine.handshake import Agreed
+from tunstack.engine.opening import learn_peer
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SYN_RECEIVED, SYN_SENT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
@@ -58,8 +59,9 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
     conn.last_received_at = now
     conn.keepalive_probes = 0
     conn.probes_out = 0
-    tx.snd_wl1 = seg.seq
-    tx.snd_wl2 = seg.ack
+    if newly_acked or (seg.seq - tx.snd_wl1) & MASK < HALF:  # seq_ge(seq, snd_wl1): an ACK from beyond a hole may have been here before
+        tx.snd_wl1 = seg.seq
+        tx.snd_wl2 = seg.ack
     counters = conn.stack.counters
     if newly_acked:
         counters.TCPHPAcks += 1
@@ -120,7 +122,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         return
     agreed = Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0)
     agreed.ecn_ok = conn.syn_ecn and ecn.is_agreed(seg)
-    conn.learn_peer(agreed, seg.seq, conn.syn_window, now)
+    learn_peer(conn, agreed, seg.seq, conn.syn_window, now)
     conn.last_received_at = now
     if seg.flags & ACK:
         sample_syn(conn, seg, now)

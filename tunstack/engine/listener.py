@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine import ecn, paws, usertimeout
 from tunstack.engine.connection import Connection
 from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.opening import open_passive
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
@@ -306,7 +307,7 @@ class Listener:
         conn = Connection(stack, entry.flow, entry.flow_in, entry.iss, self.options.copy(), NULL_SINK)
         conn.paused = True
         conn.listener = self
-        conn.open_passive(entry.agreed, entry.irs, entry.window, now)
+        open_passive(conn, entry.agreed, entry.irs, entry.window, now)
         conn.syn_sent_at = entry.sent_at
         if stack.sysctl.tcp_reflect_tos:
             conn.options.tos = entry.tos

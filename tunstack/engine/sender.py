@@ -104,7 +104,7 @@ class Sender:
         self.chrono_times = [0, 0, 0, 0]  # and before, by kind
         self.ect = 0  # ECN codepoint of new data: ECT(0) where both sides know ECN (ecn.py)
         self.probe_due = False  # the persist timer wants something sent into a closed window
-        self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
+        self.cc: CongestionControl  # set when the MSS is known (control.py)
         self.rate: DeliveryRate | None = None  # measured for algorithms that are `rate_based`
         self.pacer: Pacer | None = None  # holds data back where the algorithm or the application wants that
         self.max_pacing_rate = 0  # SO_MAX_PACING_RATE, octets a second; 0: no limit

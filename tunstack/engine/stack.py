@@ -20,7 +20,9 @@ from tunstack.engine.errors import socket_error
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import HalfOpen, Listener
+from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
+from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import choose_port, overlaps
 from tunstack.engine.reassembly import Reassembler
@@ -221,7 +223,7 @@ class Stack:
         """The path to a destination takes smaller packets than was thought, or may take larger ones again."""
         for conn in self.connections:
             if conn.remote[0] == destination:
-                conn.set_mtu(mtu)
+                set_mtu(conn, mtu)
 
     def advance(self, now: int) -> None:
         """Handle every timer that is due."""
@@ -389,7 +391,7 @@ class Stack:
         conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options, sink)
         self.adopt(conn)
         self.counters.TcpActiveOpens += 1
-        conn.open_active(now)
+        open_active(conn, now)
         return conn
 
     def adopt(self, conn: Connection) -> None:

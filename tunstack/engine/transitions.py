@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import mtuprobe, output
+from tunstack.engine import control, mtuprobe, output
 from tunstack.engine.errors import socket_error
 from tunstack.engine.rtt import RTO_FALLBACK
 from tunstack.engine.state import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = ESTABLISHED
-    conn.start_congestion_control(now)
+    control.start(conn, now)
     mtuprobe.begin(conn, now)
     if not conn.rtt.srtt:
         conn.rtt.rto = RTO_FALLBACK
