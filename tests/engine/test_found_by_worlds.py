@@ -7,7 +7,7 @@ from engine.openings import OPEN, opening
 
 from tunstack.congestion.base import RateSample
 from tunstack.congestion.bbr import Bbr
-from tunstack.engine.pathmss import set_mtu
+from tunstack.engine.pathmss import set_mtu, sync_mss
 from tunstack.engine.prr import RateReduction
 from tunstack.sim.script import Runner
 
