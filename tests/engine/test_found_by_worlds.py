@@ -10,6 +10,7 @@ from tunstack.congestion.bbr import Bbr
 from tunstack.engine.mtuprobe import MtuProbe, on_progress
 from tunstack.engine.pathmss import set_mtu, sync_mss
 from tunstack.engine.prr import RateReduction
+from tunstack.engine.scoreboard import Flight, Scoreboard
 from tunstack.sim.script import Runner
 
 SACK_OPEN = """
@@ -179,3 +180,12 @@ def test_a_larger_mss_found_by_a_probe_leaves_ssthresh_two_segments() -> None:
     on_progress(conn)
     assert conn.tx.mss == 1000
     assert conn.tx.cc.ssthresh == 2000
+
+
+def test_a_fin_on_the_segment_that_is_lost_is_not_counted_twice() -> None:
+    """M-35: without SACK, a full segment with FIN is all that is left, and duplicate ACKs had stood for one octet of it."""
+    board = Scoreboard()
+    board.flights.append(Flight(1000, 1089, 1, True))
+    board.sacked_out = board.sacked_segments = 1
+    board.mark_head_lost(88)
+    assert (board.lost_out, board.sacked_out) == (89, 0)
