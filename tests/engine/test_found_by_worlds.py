@@ -8,8 +8,9 @@ from engine.openings import OPEN, opening
 from tunstack.congestion.base import RateSample
 from tunstack.congestion.bbr import Bbr
 from tunstack.engine.mtuprobe import MtuProbe, on_progress
-from tunstack.engine.pathmss import set_mtu
+from tunstack.engine.pathmss import set_mtu, sync_mss
 from tunstack.engine.prr import RateReduction
+from tunstack.engine.scoreboard import Flight, Scoreboard
 from tunstack.sim.script import Runner
 
 SACK_OPEN = """
@@ -172,10 +173,19 @@ def test_a_larger_mss_found_by_a_probe_leaves_ssthresh_two_segments() -> None:
     assert conn is not None
     conn.mtu_probe = probe = MtuProbe(conn, runner.now)
     probe.low = 88
-    conn.sync_mss()
+    sync_mss(conn)
     conn.tx.cc.ssthresh = 2 * conn.tx.mss
     assert conn.tx.mss == 48
     probe.size, probe.end = 1040, conn.tx.snd_una
     on_progress(conn)
     assert conn.tx.mss == 1000
     assert conn.tx.cc.ssthresh == 2000
+
+
+def test_a_fin_on_the_segment_that_is_lost_is_not_counted_twice() -> None:
+    """M-35: without SACK, a full segment with FIN is all that is left, and duplicate ACKs had stood for one octet of it."""
+    board = Scoreboard()
+    board.flights.append(Flight(1000, 1089, 1, True))
+    board.sacked_out = board.sacked_segments = 1
+    board.mark_head_lost(88)
+    assert (board.lost_out, board.sacked_out) == (89, 0)

@@ -33,7 +33,7 @@ from tunstack.wire.flow import pack_address
 from tunstack.wire.segment import Batch, Segment
 
 PORT = 80
-TIME_LIMIT = 12 * 3600 * SECOND  # within which every world comes to rest
+TIME_LIMIT = 10 * 86400 * SECOND  # every world comes to rest in it, also with segments of 48 octets and timeouts of 120 s
 ADDRESSES = ("10.0.0.1", "10.0.0.2")
 
 Trace = Callable[[str], None]

@@ -309,6 +309,9 @@ class Scoreboard:
         if not flight.marks & LOST:
             self.split(0, mss)
             self.mark_lost(flight)
+            # With the FIN it is an octet longer than a segment: what duplicate ACKs stood for cannot be more than the rest.
+            rest = ((self.flights[-1].end - flight.seq) & MASK) - self.lost_out
+            self.sacked_out = min(self.sacked_out, rest)
 
     def mark_all_lost(self) -> None:
         """Take all that is not SACKed for lost."""
