@@ -66,7 +66,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
             return poll_held(conn, tx.pacer, now)
         return poll_data(conn, size, now)
     if tx.pacer is not None:
-        tx.pacer.is_waiting = False  # the window, the peer or the application holds back, not the pace
+        tx.pacer.on_stop(bool(tx.unsent), now)
     if tx.fin_queued and not tx.unsent:
         return poll_data(conn, 0, now)
     if tx.unsent:

@@ -19,14 +19,25 @@ UNPACED_SEGMENTS = 10  # the first ones of a connection leave at once, as in Lin
 class Pacer:
     """When data of one connection may leave. The sender obeys `at`; who sends calls `on_sent`."""
 
-    __slots__ = ("_rest", "at", "is_waiting", "rate", "unpaced")
+    __slots__ = ("_rest", "_stopped_at", "at", "is_waiting", "rate", "unpaced")
 
     def __init__(self, unpaced: int) -> None:
         self.rate = 1  # set by the owner before anything is sent
         self.at = 0  # earliest departure of the next data
         self.is_waiting = False  # something was held back until `at` and has not been sent
         self.unpaced = unpaced  # octets that need not wait
+        self._stopped_at = 0  # since when a window holds data back, 0: none does
         self._rest = 0  # what `at`, being whole microseconds, does not count yet, in millionths of an octet
+
+    def on_stop(self, has_data: bool, now: int) -> None:
+        """Nothing may leave, and not for its pace: a window is full (`has_data`), or there is nothing to send.
+
+        That time gives no right to a burst afterwards. What a late timer had cost until then stays to be made up for, if there is data.
+        """
+        if not has_data:
+            self.is_waiting = False
+        elif not self._stopped_at:
+            self._stopped_at = now
 
     def on_sent(self, octets: int, now: int) -> None:
         """Data leaves: put the next departure off."""
@@ -35,6 +46,10 @@ class Pacer:
             self.at = now
             return
         at = self.at
+        if self._stopped_at:
+            if at < now:
+                at += now - max(self._stopped_at, at)
+            self._stopped_at = 0
         if at < now:
             # Only for what waited: a pause of the application's gives no right to a burst.
             earliest = now - CATCH_UP if self.is_waiting else now
