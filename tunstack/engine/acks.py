@@ -106,7 +106,7 @@ def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
     oldest_at, youngest_at, fin = tx.board.acknowledge(ack)
     acked = tx.advance(ack, fin)
     rtt = now - youngest_at or 1
-    conn.rtt.sample(now - oldest_at or 1, rtt)
+    conn.rtt.sample(now - oldest_at or 1, rtt, ack, tx.snd_nxt, now)
     recovery = conn.recovery
     rack = recovery.rack
     rack.sent_at = youngest_at
@@ -189,7 +189,7 @@ def sample(conn: Connection, seg: Segment, heard: Heard, now: int) -> int:
     else:
         return 0
     if oldest:
-        conn.rtt.sample(oldest, youngest or oldest)
+        conn.rtt.sample(oldest, youngest or oldest, conn.tx.snd_una, conn.tx.snd_nxt, now)
     return youngest
 
 
@@ -203,7 +203,7 @@ def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
     """The first RTT sample: the handshake's, unless the SYN was sent twice and there are no timestamps."""
     rtt = now - conn.syn_sent_at if conn.syn_sent_at else ts_rtt(conn, seg, now) if conn.ts_ok and seg.ts_ecr else 0
     if rtt or conn.syn_sent_at:
-        conn.rtt.sample(rtt, rtt)
+        conn.rtt.sample(rtt, rtt, conn.tx.snd_una, conn.tx.snd_nxt, now)
 
 
 # Delivery rate

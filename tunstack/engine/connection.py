@@ -111,7 +111,7 @@ class Connection:
         self.mtu_probe: MtuProbe | None = None  # probing for a larger one than is known to pass (mtuprobe.py)
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
-        self.rtt = RttEstimator()
+        self.rtt = RttEstimator(stack.sysctl.tcp_min_rtt_wlen * SECOND)
         self.recovery = Recovery(self.tx, self.rtt, stack.sysctl, stack.counters)
         self.can_probe = False  # tail loss probes are used
         self.agreed: Agreed | None = None  # what the SYNs agreed on
