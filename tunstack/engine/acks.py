@@ -153,7 +153,9 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     if heard.acked:
         progressed(conn, fin, now)
     elif flight:
-        retransmission.set_timer(conn, False, now)
+        # News of data that left before what is oldest left again is progress too: the timer of the latter waits for its own round trip.
+        is_news = 0 < heard.oldest_sacked_at < board.flights[0].sent_at
+        retransmission.set_timer(conn, is_news, now)
         conn.mark_dirty()
 
 
@@ -241,6 +243,7 @@ def believed_blocks(conn: Connection, seg: Segment, heard: Heard) -> list[tuple[
             counters.TCPSACKDiscard += 1  # of what never can have been in one window
         else:
             heard.dsacked = size
+            heard.dsack_end = right
             if is_old:
                 counters.TCPDSACKRecv += 1
             else:

@@ -61,7 +61,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at:
             return poll_held(conn, tx.pacer, now)
         return poll_data(conn, size, now)
-    if tx.fin_queued and not tx.unsent:
+    if tx.fin_queued and not tx.unsent and (tx.pipe < tx.cc.cwnd or not tx.outstanding):
         return poll_data(conn, 0, now)
     if tx.unsent and not tx.outstanding:
         if tx.probe_due:
@@ -147,7 +147,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
     tx = conn.tx
     board = tx.board
     index = board.next_lost()
-    if index is None:
+    if index is None or conn.recovery.is_holding:
         return None
     flight = board.flights[index]
     mss = tx.mss_now
@@ -184,7 +184,7 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
         set_timer(conn, False, now)
         return None
     size = min(tx.unsent, tx.mss_now)
-    if size and size <= tx.snd_wnd - tx.outstanding:
+    if (size or (tx.fin_queued and not tx.fin_sent)) and size <= tx.snd_wnd - tx.outstanding:
         segment = poll_data(conn, size, now)
         recovery.on_probe_sent(False)
     else:
