@@ -205,7 +205,7 @@ def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
     """The first RTT sample: the handshake's, unless the SYN was sent twice and there are no timestamps."""
     rtt = now - conn.syn_sent_at if conn.syn_sent_at else ts_rtt(conn, seg, now) if conn.ts_ok and seg.ts_ecr else 0
     if rtt or conn.syn_sent_at:
-        conn.rtt.sample(rtt, rtt, conn.tx.snd_una, conn.tx.snd_nxt, now)
+        conn.rtt.sample(rtt or 1, rtt or 1, conn.tx.snd_una, conn.tx.snd_nxt, now)
 
 
 # Delivery rate

@@ -51,14 +51,10 @@ class RttEstimator:
         self.latest = 0  # newest sample, us
 
     def sample(self, rtt: int, newest: int, snd_una: int, snd_nxt: int, now: int) -> None:  # hot
-        """Take one measurement (RFC 6298 2.2, 2.3), of the oldest and of the newest data acknowledged. The caller obeys Karn's rule.
+        """Take one measurement (RFC 6298 2.2, 2.3), of the oldest and of the newest data acknowledged, at least 1 each.
 
-        The oldest counts for the RTO, since it waited for its ACK like that; the newest tells what the path takes.
+        The caller obeys Karn's rule. The oldest counts for the RTO, since it waited for its ACK like that; the newest tells what the path takes.
         """
-        if rtt < 1:
-            rtt = 1
-        if newest < 1:
-            newest = 1
         self.latest = newest
         if self.srtt:
             error = rtt - self.srtt
@@ -73,7 +69,7 @@ class RttEstimator:
                 self._largest = deviation
                 if deviation > self.rttvar:
                     self.rttvar = deviation
-            if 0 < (snd_una - self._round_end) & MASK < HALF:  # seq_gt(snd_una, _round_end)
+            if (self._round_end - snd_una) & MASK >= HALF:  # seq_gt(snd_una, _round_end)
                 if self._largest < self.rttvar:
                     self.rttvar -= (self.rttvar - self._largest) >> 2
                 self._round_end = snd_nxt
