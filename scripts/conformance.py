@@ -123,7 +123,8 @@ def run_file(path: Path, folder: Path, script: Script, setting: Setting, on_linu
         command += ["sh", "-c", 'n=$1; shift; while [ "$n" -gt 0 ]; do sysctl -qw "$1" || exit 2; n=$((n-1)); shift; done; exec "$@"', "sh"]
         command += [str(len(assignments)), *assignments]
     if not on_linux:
-        flags = ",".join(filter(None, (f"local={LOCAL}", f"mtu={mtu_of(path)}", "sysctls=/proc/sys/net", setting.flags)))
+        mtu = number_of(path, "mtu", 1500)
+        flags = ",".join(filter(None, (f"local={LOCAL}", f"mtu={mtu}", mss_of(path), "sysctls=/proc/sys/net", setting.flags)))
         command += ["env", f"LD_PRELOAD={setting.plugin}"]
         command += [str(setting.packetdrill), *ADDRESSES, f"--so_filename={setting.plugin}", f"--so_flags={flags}"]
     else:
@@ -143,10 +144,16 @@ def run_file(path: Path, folder: Path, script: Script, setting: Setting, on_linu
     return Outcome(False, difference(output, path.name) or f"exit status {process.returncode}", output)
 
 
-def mtu_of(path: Path) -> int:
-    """Return the MTU that a script asks packetdrill for."""
-    found = re.search(r"^\s*--mtu=(\d+)", path.read_text(errors="replace"), re.MULTILINE)
-    return int(found[1]) if found else 1500
+def number_of(path: Path, option: str, default: int) -> int:
+    """Return a number that a script gives packetdrill by an option of its command line."""
+    found = re.search(rf"^\s*--{option}=(\d+)", path.read_text(errors="replace"), re.MULTILINE)
+    return int(found[1]) if found else default
+
+
+def mss_of(path: Path) -> str:
+    """Return the flag for what packetdrill's --mss does to its own device: larger packets are super-segments of so many octets."""
+    mss = number_of(path, "mss", 0)
+    return f"mss={mss}" if mss else ""
 
 
 def difference(output: str, name: str) -> str:

@@ -9,7 +9,7 @@ import struct
 import pytest
 from aio.recorder import connected
 
-from tunstack.aio.sockopt import TCP_UTO
+from tunstack.engine.sockopt import TCP_UTO
 
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 TCP_USER_TIMEOUT, TCP_CONGESTION = 18, 13

@@ -10,7 +10,8 @@ from tunstack.engine.config import StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.listener import Listener
 from tunstack.engine.options import SocketOptions
-from tunstack.engine.receiver import PIECE_COST, Receiver
+from tunstack.engine.receiver import Receiver
+from tunstack.engine.receivewindow import PIECE_COST, held
 from tunstack.engine.stack import Stack
 from tunstack.engine.state import State
 from tunstack.engine.sysctl import Sysctl
@@ -276,7 +277,9 @@ class Game:
             assert all(seq_gt(right, left) and seq_gt(left, rx.rcv_nxt) for left, right in rx.sack_blocks)
             assert seq_le(self.edges.get(rx, rx.rcv_adv), rx.rcv_adv), "the right edge was taken back"
             self.edges[rx] = rx.rcv_adv
-            assert rx.queued <= max(rx.buffer_max, 131072) + (1 << rx.wscale)
+            # The buffer, and the segment that filled it.
+            assert held(rx) <= max(rx.rcvbuf_max, 131072) + 2 * 65536
+            assert rx.queued == sum(map(len, rx.queue))
             assert not rx.eof or not rx.pieces
             assert seq_ge(rx.rcv_nxt, rx.rcv_wup)
         assert len(self.stack.timers._heap) < 3000

@@ -5,7 +5,11 @@ from __future__ import annotations
 from engine.notation import Play
 from engine.openings import opening
 
-from tunstack.engine.receiver import DELACK_MIN, QUICKACKS_MAX, Receiver
+from tunstack.engine import ackpolicy, receivewindow
+from tunstack.engine.ackpolicy import DELACK_MIN, QUICKACKS_MAX
+from tunstack.engine.counters import Counters
+from tunstack.engine.receiver import Receiver
+from tunstack.wire.segment import ACK, PSH, Segment
 
 OPEN = opening(60_000)
 MSS = 1000
@@ -13,19 +17,19 @@ RTO = 200_000
 
 
 def receiver(window: int = 60_000) -> Receiver:
-    return Receiver(0, window, window, window, 0, MSS)
+    return Receiver(0, window, 1 << 20, 1 << 20, window, 0, MSS, Counters(), 0)
 
 
 def take(rx: Receiver, size: int, now: int) -> None:
     """A segment comes in order."""
     rx.rcv_nxt += size
-    rx.ack_policy(size, now, RTO)
+    ackpolicy.on_data(rx, Segment(b"", 0, 0, ACK | PSH, 0, (), size), now, 0, RTO, False)
 
 
 def answer(rx: Receiver) -> None:
     """The ACK leaves."""
-    rx.ack_sent()
-    rx.advertise()
+    ackpolicy.ack_sent(rx)
+    receivewindow.advertise(rx)
 
 
 def test_a_fin_alone_on_a_connection_without_data_is_acknowledged_at_once(play: Play) -> None:
@@ -67,7 +71,6 @@ def test_the_first_segments_are_acknowledged_at_once_half_a_window_of_them() -> 
     for window, count in ((60_000, QUICKACKS_MAX), (6_000, 3), (1_000, 2)):
         rx = receiver(window)
         rx.mss = MSS
-        rx.buffer_size = 1 << 20  # the window stays open
         at_once = 0
         for now in range(0, 1_000_000, 1000):
             take(rx, 10, now)
@@ -106,8 +109,8 @@ def test_after_a_long_silence_acks_leave_at_once_again() -> None:
 def test_a_timeout_that_passed_makes_the_next_longer_but_ends_a_conversation() -> None:
     rx = receiver()
     take(rx, 10, 0)
-    rx.delay_passed(RTO)
+    ackpolicy.delay_passed(rx, RTO)
     assert rx.ato == 2 * DELACK_MIN
     rx.pingpong = True
-    rx.delay_passed(RTO)
+    ackpolicy.delay_passed(rx, RTO)
     assert (rx.pingpong, rx.ato) == (False, DELACK_MIN)

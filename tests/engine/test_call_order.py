@@ -78,7 +78,7 @@ def test_a_scale_is_kept_that_a_later_buffer_would_not_need(play: Play) -> None:
         +0   > S 0:0(0) win 18980 <mss 1460,sackOK,TS val 0 ecr 0,nop,wscale 0>
         +0   setsockopt rcvbuf 5000000
         +.01 < S. 0:0(0) ack 1 win 30000 <mss 1000,nop,wscale 2>
-        +0   > . 1:1(0) ack 1 win 65535
+        +0   > . 1:1(0) ack 1 win 18980
         +0   expect rcv_wscale=0
         """
     )

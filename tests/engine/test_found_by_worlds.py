@@ -7,6 +7,8 @@ from engine.openings import OPEN, opening
 
 from tunstack.congestion.base import RateSample
 from tunstack.congestion.bbr import Bbr
+from tunstack.engine.mtuprobe import MtuProbe, on_progress
+from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.prr import RateReduction
 from tunstack.sim.script import Runner
 
@@ -122,7 +124,7 @@ def test_duplicate_acks_do_not_count_beside_what_a_smaller_path_lost() -> None:
     conn = runner.sockets.all[-1].conn
     assert conn is not None
     assert conn.tx.pipe == 1000
-    conn.set_mtu(600)
+    set_mtu(conn, 600)
     conn.recovery.on_path_mss(is_smaller=True)
     assert conn.tx.pipe == 0
 
@@ -161,3 +163,19 @@ def test_bbr_keeps_a_segment_of_window_when_recovery_begins_with_next_to_nothing
     sample.now, sample.acked, sample.delivered, sample.is_recovering = 1_000_000, 3, 500, True
     bbr.on_rate(sample)
     assert bbr.cwnd == 1000
+
+
+def test_a_larger_mss_found_by_a_probe_leaves_ssthresh_two_segments() -> None:
+    """M-06, RFC 5681 3.1: what was two segments of 48 octets is not a tenth of one that the path turns out to take."""
+    runner = Runner(OPEN + "+0 write 100\n+0 > P. 1:101(100) ack 1").run()
+    conn = runner.sockets.all[-1].conn
+    assert conn is not None
+    conn.mtu_probe = probe = MtuProbe(conn, runner.now)
+    probe.low = 88
+    conn.sync_mss()
+    conn.tx.cc.ssthresh = 2 * conn.tx.mss
+    assert conn.tx.mss == 48
+    probe.size, probe.end = 1040, conn.tx.snd_una
+    on_progress(conn)
+    assert conn.tx.mss == 1000
+    assert conn.tx.cc.ssthresh == 2000

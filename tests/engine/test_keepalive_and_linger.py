@@ -196,3 +196,69 @@ def test_linger_zero_resets_in_close_wait_too(play: Play) -> None:
         +0   gone
         """
     )
+
+
+def test_keepalive_set_again_does_not_begin_anew(play: Play) -> None:
+    """M-42, Linux: only off and on again do."""
+    play(
+        OPEN
+        + """
+        +0   setsockopt keepidle 10
+        +0   setsockopt keepalive True
+        +5   setsockopt keepalive True
+        +5   > . 0:0(0) ack 1
+        +0   < . 1:1(0) ack 1 win 30000
+        +5   setsockopt keepalive False
+        +0   setsockopt keepalive True
+        +10  > . 0:0(0) ack 1
+        """
+    )
+
+
+def test_a_shorter_idle_time_counts_from_when_the_peer_was_last_heard(play: Play) -> None:
+    """M-42: set while the connection has been silent for longer already: the probe leaves at once."""
+    play(
+        OPEN
+        + """
+        +0   setsockopt keepidle 100
+        +0   setsockopt keepalive True
+        +20  setsockopt keepidle 30
+        +10  > . 0:0(0) ack 1
+        +0   < . 1:1(0) ack 1 win 30000
+        +20  setsockopt keepidle 5
+        +0~+.001 > . 0:0(0) ack 1
+        """
+    )
+
+
+def test_the_end_of_fin_wait_2_is_the_sockets_own(play: Play) -> None:
+    """M-53, TCP_LINGER2: a second, not the sysctl's minute; then the peer is a stranger."""
+    play(
+        OPEN
+        + """
+        +0   setsockopt linger2 1
+        +0   close
+        +0   > F. 1:1(0) ack 1
+        +0   < . 1:1(0) ack 2 win 30000
+        +0   state FIN_WAIT_2
+        +1.1 gone
+        +0   < . 1:1(0) ack 2 win 30000
+        +0   > R 2:2(0) win 0
+        """
+    )
+
+
+def test_without_a_fin_wait_2_the_peer_is_reset(play: Play) -> None:
+    """M-53, TCP_LINGER2 below zero."""
+    play(
+        OPEN
+        + """
+        +0   setsockopt linger2 -1
+        +0   close
+        +0   > F. 1:1(0) ack 1
+        +.1  < . 1:1(0) ack 2 win 30000
+        +0   > R. 2:2(0) ack 1 win 0
+        +0   counter TCPAbortOnLinger=1
+        +0   gone
+        """
+    )

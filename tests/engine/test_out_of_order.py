@@ -121,7 +121,7 @@ def test_data_that_reaches_beyond_the_window_is_cut_at_its_edge(play: Play) -> N
         +0   < . 1:2001(2000) ack 1 win 30000
         +0   > . 1:1(0) ack 2921 win 0
         +0   read 2920
-        +0   > . 1:1(0) ack 2921 win 3000
+        +0   > . 1:1(0) ack 2921 win 2920
     """)
 
 

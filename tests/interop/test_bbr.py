@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -18,6 +19,13 @@ TCP_CONGESTION = 13
 RATIO = 0.7  # of the link's rate, at 1 % loss, on a machine that may be busy
 
 
+def start_exact(start_daemon: Callable[..., Daemon]) -> Daemon:
+    """Start a daemon on the link, before ordinary processes: the link is of its process, and slower where that has to wait."""
+    daemon = start_daemon("--link", LINK, "--sysctl", BBR)
+    os.sched_setscheduler(daemon.process.pid, os.SCHED_RR, os.sched_param(1))
+    return daemon
+
+
 def rate_of(octets: int, since: float) -> float:
     """Return bits a second."""
     return octets * 8 / (time.monotonic() - since)
@@ -25,7 +33,7 @@ def rate_of(octets: int, since: float) -> float:
 
 def test_bbr_sends_to_linux(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """M-30, M-38: octet for octet, and losses do not bring it down."""
-    daemon = start_daemon("--link", LINK, "--sysctl", BBR)
+    daemon = start_exact(start_daemon)
     digest = random_file(daemon.root / "file", SIZE)
     start = time.monotonic()
     daemon.curl(f"-o {tmp_path}/got http://{ADDRESS}/file", timeout=120)
@@ -35,7 +43,7 @@ def test_bbr_sends_to_linux(start_daemon: Callable[..., Daemon], tmp_path: Path)
 
 def test_linux_sends_to_us_by_its_bbr(start_daemon: Callable[..., Daemon]) -> None:
     """M-13, M-30, M-38: our ACKs and SACKs are what its estimator can live by."""
-    daemon = start_daemon("--link", LINK, "--sysctl", BBR)
+    daemon = start_exact(start_daemon)
     with daemon.namespace.entered(), socket.socket() as client:
         try:
             client.setsockopt(socket.IPPROTO_TCP, TCP_CONGESTION, b"bbr")

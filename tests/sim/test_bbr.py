@@ -58,7 +58,7 @@ def test_the_queue_is_short(rate: int) -> None:
 
 def test_nothing_is_dropped_where_the_queue_holds_what_startup_sends_too_much() -> None:
     """M-38: its window is 2.89 bandwidth-delay products (of 17 packets) and three bursts; all but the first of them may queue."""
-    flow = Bottleneck("bbr", rate=SLOW, queue=40)
+    flow = Bottleneck("bbr", rate=SLOW, queue=44)
     flow.run_until(5 * SECOND)
     assert flow.link is not None
     assert flow.link.forward.dropped == 0

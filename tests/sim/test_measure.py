@@ -52,7 +52,7 @@ def test_flows_that_are_spread_start_apart_and_none_before_it_was_planned() -> N
     assert started(SECOND + 100_000, spread=0) == 8
     assert started(SECOND, spread=SECOND) == 0
     assert 1 <= started(SECOND + SECOND // 2, spread=SECOND) <= 7
-    assert started(2 * SECOND + SECOND // 2, spread=SECOND) == 8  # the queue takes 120 ms
+    assert started(4 * SECOND, spread=SECOND) == 8  # also one whose SYN found the queue full
 
 
 def test_an_algorithm_of_the_callers_is_what_the_sender_uses_and_what_it_raises_is_kept() -> None:

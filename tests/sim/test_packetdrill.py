@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tunstack.engine import Sysctl, pack_address
+from tunstack.engine.tcpinfo import LAYOUT
 from tunstack.sim.packetdrill import Calls, parse_flags
 from tunstack.sim.packetdrill.sysctls import SysctlFolder, set_sysctl
-from tunstack.sim.packetdrill.tcpinfo import LAYOUT
 from tunstack.wire import codec
 from tunstack.wire.flow import pack_flow
 from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment

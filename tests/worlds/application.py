@@ -14,7 +14,7 @@ from worlds.draw import AppPlan
 from tunstack.engine.connection import Connection
 from tunstack.sim.world import World
 
-TOGGLES_MAX = 60  # how often one application pauses and resumes
+TOGGLES_MAX = 25  # how often one application pauses and resumes
 
 
 class Application:

@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 MS = 1000
 SECOND = 1_000_000
-WRITES_MAX = 40  # of one application
-READS_MAX = 60  # of an application that reads in sips
+WRITES_MAX = 25  # of one application
+READS_MAX = 40  # of an application that reads in sips
 
 # What a host's knobs are drawn from, each with the chance that it is not left alone. A knob that there is not is passed over.
 KNOBS: dict[str, tuple[float, Sequence[object]]] = {
@@ -36,7 +36,7 @@ KNOBS: dict[str, tuple[float, Sequence[object]]] = {
     "tcp_tso_rtt_log": (0.2, (0, 14)),
     "tcp_slow_start_after_idle": (0.3, (False,)),
     "tcp_fin_timeout": (0.3, (1, 5)),
-    "tcp_invalid_ratelimit": (0.2, (0, 10)),
+    "tcp_invalid_ratelimit": (0.2, (1, 10)),
     "tcp_challenge_ack_limit": (0.1, (1, 20)),
     "tcp_rfc1337": (0.2, (False,)),
     "tcp_recovery": (0.2, (0,)),
@@ -187,9 +187,9 @@ def draw_world(seed: int) -> WorldPlan:
     aimed = sum(sum(way.first_lost.values()) + len(way.lost) for way in ways)  # so many in a row may be too much for a handshake
     harsh = impatient or trouble == "much" or aimed > 5
     abrupt = dice.chance(0.25)
-    count = dice.weighted({1: 0.72, 2: 0.18, 3: 0.07, 5: 0.03})
+    count = dice.weighted({1: 0.8, 2: 0.14, 3: 0.04, 5: 0.02})
     pairs = tuple(_draw_pair(dice, abrupt, count, min(host.mtu for host in hosts)) for _ in range(count))
-    return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice=dice.chance(0.03))
+    return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice=dice.chance(0.02))
 
 
 def _draw_mtu(dice: Dice) -> int:
@@ -267,7 +267,7 @@ def _draw_pair(dice: Dice, abrupt: bool, count: int, mtu: int) -> PairPlan:
     sizes = [_draw_size(dice, count, mtu) for _ in range(2)]
     client, server = (_draw_app(dice, abrupt and dice.chance(0.6), size, peer_size) for size, peer_size in (sizes, reversed(sizes)))
     if turns:  # a conversation: both write in turns, the same number of them
-        rounds = dice.choice((1, 3, 10, 30))
+        rounds = dice.choice((1, 3, 6, 20))
         pieces = [dice.weighted({1: 0.4, dice.random.randrange(1, 400): 0.4, 3000: 0.2}) for _ in range(2)]
         client, server = (
             replace(app, writing="turns", piece=piece, size=piece * rounds, low_water=piece * rounds, sip=max(app.sip, 1000))
@@ -284,13 +284,13 @@ def _draw_pair(dice: Dice, abrupt: bool, count: int, mtu: int) -> PairPlan:
 
 
 def _draw_size(dice: Dice, count: int, mtu: int) -> int:
-    kind = dice.weighted({"none": 0.12, "few": 0.2, "segments": 0.4, "many": 0.25, "lots": 0.03})
+    kind = dice.weighted({"none": 0.14, "few": 0.26, "segments": 0.45, "many": 0.14, "lots": 0.01})
     if kind == "none":
         return 0
     if kind == "few":
         return dice.random.randrange(1, 200)
     if kind == "segments":
-        return dice.random.randrange(1, 12 * mtu // count)
+        return dice.random.randrange(1, 10 * mtu // count)
     if kind == "many":
         return dice.between(5_000, max(40 * mtu // count, 6_000))
     return dice.between(40_000, 300_000 // count)
@@ -299,7 +299,7 @@ def _draw_size(dice: Dice, count: int, mtu: int) -> int:
 def _draw_app(dice: Dice, abrupt: bool, size: int, peer_size: int) -> AppPlan:
     writing = dice.weighted({"whole": 0.35, "pieces": 0.4, "bursts": 0.15, "octets": 0.1})
     if writing == "octets":
-        size = min(size, 60)
+        size = min(size, 40)
     options: dict[str, object] = {"keepidle": dice.choice((1, 5, 120)), "keepalive": True}
     if dice.chance(0.3):
         options["nodelay"] = True

@@ -321,7 +321,11 @@ class Play:
         for index, client in enumerate(self.clients):
             self._judge_pair(client, self.servers.get(index), self.plan.is_harsh or self._pairs[index].may_fail)
         apps = (*self.clients, *self.servers.values())
-        least = min(min(host.mtu for host in self.plan.hosts) - 100, 460)
+        sizes = [460, *(host.mtu - 100 for host in self.plan.hosts)]
+        sizes += [int(str(app.plan.options["maxseg"])) - 12 for app in apps if app.plan.options.get("maxseg")]
+        if any(host.sysctl.get("tcp_mtu_probing") for host in self.plan.hosts):
+            sizes.append(36)  # a search may come down to tcp_min_snd_mss, timestamps counted
+        least = min(sizes)
         segments = sum(app.written // least + app.writes + 1 for app in apps)
         assert self.watch.frames < 1000 + 50 * segments, f"{self.watch.frames} frames for {segments} segments"
 

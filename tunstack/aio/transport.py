@@ -161,7 +161,7 @@ class StreamTransport(transports._FlowControlMixin):
         if name == "connection":
             return conn
         if name == "tcp_info":
-            return conn.info()
+            return conn.info(self._driver.now())
         return default
 
     def get_protocol(self) -> asyncio.BaseProtocol:

@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import control, ecn, input, output, timeouts, transitions, urgent, usertimeout
-from tunstack.engine.delivery import deliver, window_opened
+from tunstack.engine import (
+    delivery,
+    input,
+    output,
+    pathmss,
+    sendbuffer,
+    settings,
+    timeouts,
+    transitions,
+    urgent,
+    usertimeout,
+)
+from tunstack.engine.delivery import deliver
 from tunstack.engine.errors import errno_error, socket_error
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
+from tunstack.engine.handshake import Agreed, local_mss
 from tunstack.engine.info import ConnectionInfo
 from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.recovery import Recovery
-from tunstack.engine.retransmission import may_probe
 from tunstack.engine.rtt import RttEstimator
 from tunstack.engine.sender import Sender
 from tunstack.engine.sink import Sink
@@ -48,6 +58,8 @@ class Connection:
         "agreed",
         "can_probe",
         "cost_data",
+        "data_segs_in",
+        "data_segs_out",
         "eof_due",
         "error_due",
         "fin_wait_2_at",
@@ -69,6 +81,7 @@ class Connection:
         "mtu",
         "mtu_probe",
         "on_urgent",
+        "opened_at",
         "options",
         "pacing_at",
         "paused",
@@ -82,6 +95,8 @@ class Connection:
         "rto_at",
         "rtt",
         "rx",
+        "segs_in",
+        "segs_out",
         "sink",
         "soft_error",
         "stack",
@@ -111,6 +126,9 @@ class Connection:
         self.mtu_probe: MtuProbe | None = None  # probing for a larger one than is known to pass (mtuprobe.py)
         self.tx = Sender(iss, local_mss(self.mtu, options))
         self.rx: Receiver = None  # type: ignore[assignment]  # set as soon as the peer's ISN is known
+        self.opened_at = 0  # when the peer was heard of first
+        self.segs_in = self.segs_out = 0  # packets that came and went
+        self.data_segs_in = self.data_segs_out = 0  # those of them with data
         self.rtt = RttEstimator(stack.sysctl.tcp_min_rtt_wlen * SECOND)
         self.recovery = Recovery(self.tx, self.rtt, stack.sysctl, stack.counters)
         self.can_probe = False  # tail loss probes are used
@@ -219,59 +237,26 @@ class Connection:
         return self.state is CLOSED or self.state is TIME_WAIT
 
     @property
+    def sndbuf(self) -> int:
+        """The size of the send buffer in memory, as SO_SNDBUF tells it."""
+        return sendbuffer.size(self.options.sndbuf, self.tx, self.stack.sysctl)
+
+    @property
     def user_timeout(self) -> int:
         """How long data may stay unacknowledged, us: as set, or as the peer's UTO option has it; 0: the retries decide."""
         return usertimeout.timeout_of(self)
 
-    def info(self) -> ConnectionInfo:
-        """Return what Linux tells in TCP_INFO."""
-        return ConnectionInfo.of(self)
-
-    # Opening. Called by the stack and the listener.
-
-    def open_active(self, now: int) -> None:
-        """Send a SYN (RFC 9293 3.10.1)."""
-        size, largest = buffer_limits(self.options, self.stack.sysctl)
-        self.syn_window = first_window(size, local_mss(self.mtu, self.options))
-        self.syn_wscale = window_scale(largest) if self.stack.sysctl.tcp_window_scaling else None
-        self.syn_ts_val = self.ts_val(now)
-        self.syn_ecn = self.stack.sysctl.tcp_ecn == 1
-        self.state = SYN_SENT
-        self.tx.syn_sent()
-        self.syn_due = True
-        self.mark_dirty()
-
-    def open_passive(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
-        """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
-        self.state = SYN_RECEIVED
-        self.tx.syn_sent()
-        self.learn_peer(agreed, irs, window, now)
-
-    def learn_peer(self, agreed: Agreed, irs: int, window: int, now: int) -> None:
-        """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
-        self.agreed = agreed
-        size, largest = buffer_limits(self.options, self.stack.sysctl)
-        self.rx = Receiver(irs, window, size, largest, agreed.rcv_wscale, local_mss(self.mtu, self.options) - agreed.option_octets)
-        self.rx.ecn_ok = agreed.ecn_ok
-        self.tx.ect = ecn.ECT_0 if agreed.ecn_ok else ecn.NOT_ECT
-        self.ts_ok = agreed.ts_ok
-        self.recovery.is_sack = agreed.sack_ok
-        self.can_probe = may_probe(self)
-        self.rx.ts_recent = agreed.ts_recent
-        self.rx.ts_recent_at = now
-        self.tx.wscale = agreed.snd_wscale
-        self.tx.peer_mss = agreed.mss
-        usertimeout.take(self, agreed.user_timeout)
-        self.tx.set_mss(agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
-
-    def start_congestion_control(self, now: int) -> None:
-        """Choose the algorithm; the MSS is known now."""
-        control.start(self, now)
+    def info(self, now: int | None = None) -> ConnectionInfo:
+        """Return what Linux tells in TCP_INFO. Without `now`, time stands still since the last event."""
+        return ConnectionInfo.of(self, now)
 
     # What the network and the clock bring.
 
     def on_segment(self, seg: Segment, now: int) -> None:  # hot
         """Handle a segment of this connection."""
+        self.segs_in += seg.packets
+        if seg.length:
+            self.data_segs_in += seg.packets
         if self.state is ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
             if self.rx.ready:
                 deliver(self)
@@ -282,38 +267,12 @@ class Connection:
     def on_icmp(self, error: PathError, now: int) -> None:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
         if error.mtu:
-            self._on_smaller_path(error.mtu, now)
+            pathmss.on_smaller_path(self, error.mtu, now)
         elif self.state in (SYN_SENT, SYN_RECEIVED):
             transitions.finish(self, errno_error(error.errno), now)
         else:
             self.soft_error = errno_error(error.errno)
         deliver(self)
-
-    def _on_smaller_path(self, mtu: int, now: int) -> None:
-        """A router says what the path takes: smaller segments from now on, and again what did not pass (RFC 1191 6.5)."""
-        before = self.mtu
-        mss = self.tx.mss
-        self.stack.path_mtu.lower(self.flow, mtu, now)  # comes to set_mtu
-        if self.mtu < before and self.state in SYNCHRONIZED:
-            self.recovery.on_path_mss(self.tx.mss < mss)
-            self.mark_dirty()
-
-    def set_mtu(self, mtu: int) -> None:
-        """The path takes packets of `mtu` octets."""
-        self.mtu = mtu
-        if self.mtu_probe is not None:
-            self.mtu_probe.high = min(self.mtu_probe.high, mtu)
-        self.sync_mss()
-
-    def sync_mss(self) -> None:
-        """Compute the MSS anew: the path, or what is known to pass of it, changed."""
-        mtu = self.mtu if self.mtu_probe is None else min(self.mtu, self.mtu_probe.low)
-        self.tx.path_mss = local_mss(mtu, self.options)
-        if self.agreed is not None:
-            self.tx.set_mss(self.agreed.option_octets, self.options.maxseg, self.stack.sysctl.tcp_min_snd_mss)
-        if self.state in SYNCHRONIZED and self.tx.mss != self.tx.cc.mss:
-            self.tx.cc.on_mss(self.tx.mss)
-            self.tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 
     def next_deadline(self) -> int:
         """Return the earliest of the timers, or NEVER."""
@@ -404,23 +363,7 @@ class Connection:
 
         It stops before an urgent octet and, called again, goes on behind it; with SO_OOBINLINE, with it.
         """
-        rx = self.rx
-        parts: list[bytes] = []
-        queued = rx.queued if rx is not None else 0
-        if rx is not None and rx.urgent is not None:
-            max_len = urgent.begin_read(self, max_len)
-        while max_len and rx is not None and rx.queue:
-            data = rx.queue.popleft()
-            if len(data) > max_len:
-                rx.queue.appendleft(data[max_len:])
-                data = data[:max_len]
-            parts.append(data)
-            max_len -= len(data)
-            rx.queued -= len(data)
-        if rx is not None and rx.queued != queued:
-            window_opened(self)
-            deliver(self)
-        return b"".join(parts)
+        return delivery.read(self, max_len, now) if self.rx is not None else b""
 
     def peek(self, max_len: int) -> bytes:
         """Return what `read` would, and leave it there (MSG_PEEK)."""
@@ -436,28 +379,7 @@ class Connection:
     def set_option(self, name: str, value: object, now: int) -> None:
         """Set a socket option (options.py). OSError ENOPROTOOPT, EINVAL, or ENOENT for an unknown congestion control."""
         value = check_option(name, value, self.stack.algorithms)
-        if name == "congestion" and value is not None:
-            control.change(self, str(value), now)
-        setattr(self.options, name, value)
-        if name == "keepalive":
-            self.keepalive_at = NEVER
-            self.start_keepalive(now)
-            self.mark_dirty()  # else nobody looks at the new deadline
-        elif name == "keepidle" and self.options.keepalive:
-            self.start_keepalive(self.last_received_at)
-            self.mark_dirty()
-        elif name == "max_pacing_rate":
-            control.limit_pacing_rate(self)
-        elif name in ("nodelay", "cork"):
-            self.mark_dirty()
-        elif name == "user_timeout_advertise":
-            self.uto_due = usertimeout.is_enabled(self.options, self.stack.sysctl)
-        elif name == "oobinline":
-            deliver(self)
-        elif name == "quickack" and self.rx is not None:
-            self.rx.pingpong = not value
-        elif name == "rcvbuf" and self.rx is not None:
-            self.rx.buffer_size = self.rx.buffer_max = buffer_limits(self.options, self.stack.sysctl)[0]
+        settings.put(self, name, value, now)
 
     # What comes out.
 

@@ -111,10 +111,13 @@ class Counters:
     TCPKeepAlive: int = 0
     TCPTimeWaitOverflow: int = 0
     TCPWinProbe: int = 0
+    BeyondWindow: int = 0
     TCPRcvQDrop: int = 0
+    TCPAckCompressed: int = 0
     TCPZeroWindowDrop: int = 0
     TCPFromZeroWindowAdv: int = 0
     TCPToZeroWindowAdv: int = 0
+    TCPWantZeroWindowAdv: int = 0
     TCPReqQFullDrop: int = 0
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0

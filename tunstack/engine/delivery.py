@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import urgent
+from tunstack.engine import receivewindow, urgent
+from tunstack.engine.ackpolicy import is_due_after_read
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import RECEIVING
 
@@ -59,14 +60,13 @@ def deliver_queue(conn: Connection, limit: int) -> None:
     """Deliver up to `limit` octets of what waited."""
     rx = conn.rx
     while limit and rx.queue and not conn.paused and not conn.is_orphan:
-        data = rx.queue.popleft()
+        data = rx.take()
         if len(data) > limit:
-            rx.queue.appendleft(data[limit:])
+            rx.put_back(data[limit:])
             data = data[:limit]
         limit -= len(data)
-        rx.queued -= len(data)
         conn.sink.on_data(memoryview(data))
-    window_opened(conn)
+    data_taken(conn)
 
 
 def _deliver_to_mark(conn: Connection) -> None:
@@ -90,7 +90,7 @@ def _deliver_to_mark(conn: Connection) -> None:
         elif rx.queued > 1 or rx.eof or conn.is_ending:
             urgent.drop_first(rx)
             rx.urgent = None
-            window_opened(conn)
+            data_taken(conn)
         else:
             break
 
@@ -128,8 +128,31 @@ def _end(conn: Connection) -> None:
     sink.on_closed(conn.error_due)
 
 
-def window_opened(conn: Connection) -> None:
-    """The application took data: tell the peer if its window at least doubles by it (silly window)."""
-    if conn.state in RECEIVING and conn.rx.wants_window_update():
-        conn.rx.acks_due = max(conn.rx.acks_due, 1)
+def data_taken(conn: Connection) -> None:
+    """The application took data: an ACK may be due for that."""
+    rx = conn.rx
+    if not rx.acks_due and is_due_after_read(rx, conn.state in RECEIVING):
+        rx.acks_due = 1
         conn.mark_dirty()
+
+
+def read(conn: Connection, max_len: int, now: int) -> bytes:
+    """Take up to `max_len` octets of what waits, no further than up to an urgent octet (recv(2) without blocking)."""
+    rx = conn.rx
+    parts: list[bytes] = []
+    queued = rx.queued
+    if rx.urgent is not None:
+        max_len = urgent.begin_read(conn, max_len)
+    while max_len and rx.queue:
+        data = rx.take()
+        if len(data) > max_len:
+            rx.put_back(data[max_len:])
+            data = data[:max_len]
+        parts.append(data)
+        max_len -= len(data)
+    if rx.queued != queued:
+        if now - rx.space_at >= rx.rcv_rtt:
+            receivewindow.tune(rx, now)
+        data_taken(conn)
+        deliver(conn)
+    return b"".join(parts)

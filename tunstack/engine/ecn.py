@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine.ackpolicy import enter_quickack
 from tunstack.wire.segment import ACK, AE, CWR, ECE
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def data_came(rx: Receiver, mark: int) -> None:
     if mark == CE:
         if not rx.ece:
             rx.ece = ECE
-            rx.enter_quickack(QUICKACKS)
+            enter_quickack(rx, QUICKACKS)
             rx.acks_due = max(rx.acks_due, 1)
         rx.ecn_seen = True
     elif mark:
         rx.ecn_seen = True
     elif rx.ecn_seen:  # data that is not ECT after data that was: sent again, most likely, so something was lost
-        rx.enter_quickack(QUICKACKS)
+        enter_quickack(rx, QUICKACKS)
         rx.acks_due = max(rx.acks_due, 1)

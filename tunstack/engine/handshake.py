@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import usertimeout
 from tunstack.engine.config import IPV4_HEADER, TCP_HEADER, TIMESTAMP_OPTION
-from tunstack.engine.receiver import WINDOW_MAX
+from tunstack.engine.receivewindow import RATIO_DEFAULT, RATIO_ONE, RCVBUF_MIN, WINDOW_MAX
 from tunstack.engine.sender import MSS_DEFAULT
 from tunstack.wire.segment import Segment
 
@@ -42,12 +42,17 @@ class Agreed:
         return TIMESTAMP_OPTION if self.ts_ok else 0
 
 
-def window_scale(buffer_max: int) -> int:
-    """Return the shift that Linux announces for the largest receive buffer (M-10): the least with which the buffer is below 2^16 windows.
+def window_scale(options: SocketOptions, sysctl: Sysctl) -> int:
+    """Return the shift that Linux announces for the largest receive buffer (M-10): the least with which it is below 2^16 windows.
 
-    A buffer just below a power of two is short of its last octets then.
+    A buffer just below a power of two is short of its last octets then. Deviates: net.core.rmem_max, which Linux also looks at, counts
+    only where SO_RCVBUF is set: a program that tunes tcp_rmem finds the scale that belongs to it.
     """
-    return min(max(buffer_max.bit_length() - 16, 0), WSCALE_MAX)
+    rcvbuf, largest = buffer_limits(options, sysctl)
+    space = largest if largest > rcvbuf or options.rcvbuf is None else window_space(rcvbuf)
+    if options.window_clamp:
+        space = min(space, options.window_clamp)
+    return min(max(space.bit_length() - 16, 0), WSCALE_MAX)
 
 
 def local_mss(mtu: int, options: SocketOptions) -> int:
@@ -57,20 +62,25 @@ def local_mss(mtu: int, options: SocketOptions) -> int:
 
 
 def buffer_limits(options: SocketOptions, sysctl: Sysctl) -> tuple[int, int]:
-    """Return (first size, largest size) of the receive buffer.
-
-    SO_RCVBUF fixes it; otherwise it starts at half tcp_rmem[1], as Linux's window does.
-    """
+    """Return (first size, largest size) of the receive buffer, in memory. SO_RCVBUF, doubled, fixes it."""
     if options.rcvbuf is not None:
-        size = max(options.rcvbuf, 2304)
+        size = max(2 * options.rcvbuf, RCVBUF_MIN)
         return size, size
-    return sysctl.tcp_rmem[1] >> 1, max(sysctl.tcp_rmem[2], sysctl.tcp_rmem[1] >> 1)
+    return sysctl.tcp_rmem[1], max(sysctl.tcp_rmem[2], sysctl.tcp_rmem[1]) if sysctl.tcp_moderate_rcvbuf else sysctl.tcp_rmem[1]
 
 
-def first_window(size: int, mss: int) -> int:
+def window_space(rcvbuf: int) -> int:
+    """Return the window that a buffer gives before anything was received."""
+    return rcvbuf * RATIO_DEFAULT // RATIO_ONE
+
+
+def first_window(options: SocketOptions, sysctl: Sysctl, mss: int) -> int:
     """Return the window of our SYN: what fits its unscaled field, whole segments."""
-    window = min(size, WINDOW_MAX)
-    return window - window % mss if window > mss else window
+    space = window_space(buffer_limits(options, sysctl)[0])
+    if options.window_clamp:
+        space = min(space, options.window_clamp)
+    window = space - space % mss if space > mss else space
+    return min(window, WINDOW_MAX)
 
 
 def make_syn(flow: bytes, seq: int, ack: int, flags: int, window: int, mss: int, wscale: int | None,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tunstack.engine import chrono, receivewindow
+from tunstack.engine.timers import NEVER
+
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
 
@@ -31,7 +34,8 @@ class ConnectionInfo:
     congestion: str
     snd_wnd: int
     rcv_wnd: int
-    rcv_space: int  # size of the receive buffer
+    rcv_ssthresh: int
+    rcv_space: int  # octets that the application took in a round trip, the most so far
     unacked: int
     unsent: int
     readable: int
@@ -48,11 +52,34 @@ class ConnectionInfo:
     backoff: int
     probes: int
     pmtu: int
+    ato: int  # delayed-ACK timeout
+    advmss: int  # what we told the peer to send, less options
+    rcv_rtt: int  # round-trip time as the receiver sees it, 0 until it is known
+    last_data_sent: int  # time since
+    last_data_recv: int
+    last_ack_recv: int
+    bytes_acked: int  # octets of sequence space; the SYN of who connects counts
+    bytes_received: int  # the same, in order; the FIN counts
+    bytes_sent: int  # of data, those sent again counted again
+    bytes_retrans: int
+    segs_out: int  # packets
+    segs_in: int
+    data_segs_out: int
+    data_segs_in: int
+    busy_time: int  # with something sent or to be sent; of it ...
+    rwnd_limited: int  # ... held up by the peer's window
+    sndbuf_limited: int  # ... by our send buffer
 
     @classmethod
-    def of(cls, conn: Connection) -> ConnectionInfo:
+    def of(cls, conn: Connection, now: int | None) -> ConnectionInfo:
         """Take the snapshot of a connection in any state."""
         tx, rx, rtt = conn.tx, conn.rx, conn.rtt
+        if now is None:
+            now = max(conn.last_received_at, tx.last_sent_at, rx.last_data_at if rx else 0, tx.chrono_at)
+        busy, rwnd, sndbuf = chrono.times(tx, now)
+        fin_acked = tx.fin_sent and tx.snd_una == tx.snd_nxt
+        syn_acked = conn.listener is None and tx.snd_una != tx.iss  # Linux counts the SYN of who connects
+        bytes_acked = tx.queue.start + syn_acked + fin_acked
         cc = getattr(tx, "cc", None)  # there is none before the handshake is done
         return cls(
             state=conn.state.name,
@@ -66,14 +93,15 @@ class ConnectionInfo:
             ecn_seen=rx.ecn_seen if rx else False,
             rto=rtt.rto,
             srtt=rtt.srtt,
-            rttvar=rtt.rttvar,
+            rttvar=rtt.deviation,
             min_rtt=rtt.min_rtt,
             cwnd=cc.cwnd if cc else 0,
             ssthresh=cc.ssthresh if cc else 0,
             congestion=cc.name if cc else "",
             snd_wnd=tx.snd_wnd,
             rcv_wnd=rx.rcv_wnd if rx else 0,
-            rcv_space=rx.buffer_size if rx else 0,
+            rcv_ssthresh=rx.rcv_ssthresh if rx else 0,
+            rcv_space=rx.space if rx else 0,
             unacked=tx.outstanding,
             unsent=tx.unsent,
             readable=conn.readable,
@@ -90,4 +118,21 @@ class ConnectionInfo:
             backoff=rtt.backoff,
             probes=conn.probes_out,
             pmtu=conn.mtu,
+            ato=rx.ato if rx else 0,
+            advmss=rx.advmss if rx else 0,
+            rcv_rtt=rx.rcv_rtt if rx and rx.rcv_rtt < NEVER else 0,
+            last_data_sent=now - (tx.last_sent_at or conn.opened_at),
+            last_data_recv=now - rx.last_data_at if rx else 0,
+            last_ack_recv=now - conn.last_received_at,
+            bytes_acked=bytes_acked,
+            bytes_received=receivewindow.count_received(rx) if rx else 0,
+            bytes_sent=tx.queue.end - tx.unsent + tx.bytes_retrans,
+            bytes_retrans=tx.bytes_retrans,
+            segs_out=conn.segs_out,
+            segs_in=conn.segs_in,
+            data_segs_out=conn.data_segs_out,
+            data_segs_in=conn.data_segs_in,
+            busy_time=busy,
+            rwnd_limited=rwnd,
+            sndbuf_limited=sndbuf,
         )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ecn, paws, transitions, urgent, usertimeout
+from tunstack.engine import ackpolicy, ecn, paws, receivewindow, transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.guard import challenge
 from tunstack.engine.handshake import Agreed
+from tunstack.engine.opening import learn_peer
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SYN_RECEIVED, SYN_SENT
+from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
 from tunstack.wire.segment import ACK, CWR, FIN, PSH, RST, SYN, URG, Segment
 
@@ -57,8 +59,9 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
     conn.last_received_at = now
     conn.keepalive_probes = 0
     conn.probes_out = 0
-    tx.snd_wl1 = seg.seq
-    tx.snd_wl2 = seg.ack
+    if newly_acked or (seg.seq - tx.snd_wl1) & MASK < HALF:  # seq_ge(seq, snd_wl1): an ACK from beyond a hole may have been here before
+        tx.snd_wl1 = seg.seq
+        tx.snd_wl2 = seg.ack
     counters = conn.stack.counters
     if newly_acked:
         counters.TCPHPAcks += 1
@@ -119,7 +122,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         return
     agreed = Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0)
     agreed.ecn_ok = conn.syn_ecn and ecn.is_agreed(seg)
-    conn.learn_peer(agreed, seg.seq, conn.syn_window, now)
+    learn_peer(conn, agreed, seg.seq, conn.syn_window, now)
     conn.last_received_at = now
     if seg.flags & ACK:
         sample_syn(conn, seg, now)
@@ -227,6 +230,7 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
     """Take in the data and the FIN (RFC 9293 3.10.7.4, seventh and eighth step)."""
     fin = bool(seg.flags & FIN)
     if not seg.length and not fin:
+        conn.stack.counters.TCPPureAcks += 1
         return
     rx = conn.rx
     seq = (seg.seq + 1) & MASK if seg.flags & SYN else seg.seq
@@ -260,8 +264,20 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
             counters.TCPOFOQueue += 1
         elif rx.pieces and seq_ge(seq, rx.rcv_nxt):
             counters.TCPOFOMerge += 1
-        rx.enter_quickack()
-        rx.acks_due += 1  # every one of these is a duplicate ACK that the peer counts
+        if seg.length and rx.rcv_adv == rx.rcv_nxt == seq:
+            if rx.queue:
+                counters.BeyondWindow += 1
+            else:
+                counters.TCPZeroWindowDrop += 1
+        is_one_enough = False
+        if conn.may_sack and len(rx.pieces) > held:
+            out_of_order_came(conn, seg)
+            is_one_enough = ackpolicy.may_compress(rx)
+        ackpolicy.enter_quickack(rx)
+        if is_one_enough and rx.acks_due:
+            counters.TCPAckCompressed += 1
+        else:
+            rx.acks_due += 1  # every one of these is a duplicate ACK that the peer counts
         if rx.ecn_ok and seg.length and seq_gt(seq, rx.rcv_nxt):
             ecn.data_came(rx, seg.tos & ecn.MASK)
         conn.mark_dirty()
@@ -272,15 +288,46 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
 def data_came(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """In-order data was taken in: when to acknowledge, and whether the buffer should grow."""
     rx = conn.rx
+    rtt = conn.rtt
     if rx.ecn_ok and seg.length:
         ecn.data_came(rx, seg.tos & ecn.MASK)
-    rx.ack_policy(seg.gso_size or seg.length, now, conn.rtt.rto)
-    rx.tune(now, conn.rtt.srtt)
-    if rx.acks_due:
-        if not conn.is_dirty:
-            conn.mark_dirty()
-    elif rx.delack_at < conn.heap_at:
-        conn.arm(rx.delack_at)
+    ackpolicy.on_data(rx, seg, now, rtt.srtt, rtt.rto, conn.paused)
+    if seg.ts_ecr != rx.rtt_ecr:
+        sample_receive_rtt(conn, seg, now)
+    if (rx.rcv_nxt - rx.rtt_seq) & MASK < HALF:  # seq_ge(rcv_nxt, rtt_seq)
+        receivewindow.measure_window(rx, now)
+    if now - rx.space_at >= rx.rcv_rtt:
+        receivewindow.tune(rx, now)
+    if not rx.acks_due:
+        # The application takes it in a moment, and as with tcp_cleanup_rbuf that may be reason enough.
+        if not (rx.pushed and (not rx.pingpong or rx.pushed > 1)) or conn.paused or rx.queued or rx.pieces:
+            if rx.delack_at < conn.heap_at:
+                conn.arm(rx.delack_at)
+            return
+        rx.acks_due = 1
+    rx.delack_at = NEVER  # perhaps set a moment ago, and not armed
+    if not conn.is_dirty:
+        conn.mark_dirty()
+
+
+def out_of_order_came(conn: Connection, seg: Segment) -> None:
+    """What lies beyond a hole opens the window, too, where SACK tells the peer of it: the buffer must take more than a round trip."""
+    rx = conn.rx
+    if rx.mss < (seg.gso_size or seg.length):
+        ackpolicy.measure_mss(rx, seg)
+    receivewindow.grow(rx, seg.length, False)
+    if conn.listener is None or not conn.paused:
+        receivewindow.grow_buffer(rx, rx.space)
+
+
+def sample_receive_rtt(conn: Connection, seg: Segment, now: int) -> None:
+    """A full segment that echoes a new timestamp: the time since we sent that is a round trip (RFC 7323 4.1, the receiver's side)."""
+    rx = conn.rx
+    rx.rtt_ecr = seg.ts_ecr
+    if conn.ts_ok and (seg.gso_size or seg.length) >= rx.mss:
+        ticks = (conn.ts_val(now) - seg.ts_ecr) & MASK
+        if 0 < ticks < 0x200000:
+            receivewindow.sample_rtt(rx, ticks * 1000, False)
 
 
 def acknowledge_now(conn: Connection) -> None:

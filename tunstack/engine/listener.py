@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import ecn, paws, usertimeout
 from tunstack.engine.connection import Connection
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.opening import open_passive
 from tunstack.engine.options import SocketOptions
-from tunstack.engine.receiver import WINDOW_MAX
+from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
@@ -58,10 +59,10 @@ class HalfOpen:
         self.flow = reverse_flow(syn.flow)
         self.irs = syn.seq
         self.iss = iss
-        size, largest = buffer_limits(listener.options, stack.sysctl)
-        self.agreed = Agreed(syn, stack.sysctl, window_scale(largest))
+        self.agreed = Agreed(syn, stack.sysctl, window_scale(listener.options, stack.sysctl))
         self.agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
-        self.window = first_window(size, local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets)
+        mss = local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets
+        self.window = first_window(listener.options, stack.sysctl, mss)
         self.ts_offset = stack.isn.ts_offset(self.flow)
         self.ts_first = self.ts_last = self._ts_val(now)  # TSval of the first and the latest SYN-ACK
         self.tos = syn.tos & ~ecn.MASK  # of the SYN (tcp_reflect_tos)
@@ -306,7 +307,7 @@ class Listener:
         conn = Connection(stack, entry.flow, entry.flow_in, entry.iss, self.options.copy(), NULL_SINK)
         conn.paused = True
         conn.listener = self
-        conn.open_passive(entry.agreed, entry.irs, entry.window, now)
+        open_passive(conn, entry.agreed, entry.irs, entry.window, now)
         conn.syn_sent_at = entry.sent_at
         if stack.sysctl.tcp_reflect_tos:
             conn.options.tos = entry.tos

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import output
 from tunstack.engine.config import IPV4_HEADER, TCP_HEADER
+from tunstack.engine.pathmss import sync_mss
 from tunstack.engine.recovery import OPEN
 from tunstack.seq import seq_ge
 from tunstack.wire.segment import PSH, Segment
@@ -71,7 +72,7 @@ def begin(conn: Connection, now: int) -> None:
     """The connection is established: with tcp_mtu_probing = 2 it begins with small segments, and probes."""
     if conn.stack.sysctl.tcp_mtu_probing > 1:
         _enable(conn, now)
-        conn.sync_mss()
+        sync_mss(conn)
 
 
 def _enable(conn: Connection, now: int) -> None:
@@ -89,7 +90,7 @@ def on_black_hole(conn: Connection, now: int) -> None:
     else:
         mss = min(payload_of(conn, probe.low) >> 1, sysctl.tcp_base_mss)
         probe.low = packet_size(conn, max(mss, sysctl.tcp_mtu_probe_floor, sysctl.tcp_min_snd_mss))
-    conn.sync_mss()
+    sync_mss(conn)
 
 
 def may_leave(conn: Connection, now: int) -> int | None:
@@ -151,5 +152,5 @@ def on_progress(conn: Connection) -> None:
     probe.size = 0
     cc = tx.cc
     windows = cc.cwnd, cc.ssthresh
-    conn.sync_mss()
-    cc.cwnd, cc.ssthresh = max(windows[0], tx.mss), windows[1]  # larger segments, no more octets
+    sync_mss(conn)
+    cc.cwnd, cc.ssthresh = max(windows[0], tx.mss), max(windows[1], 2 * tx.mss)  # larger segments, no more octets

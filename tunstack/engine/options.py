@@ -6,7 +6,7 @@ Names are those of POSIX and Linux in lower case without prefix; units are their
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from tunstack.congestion import available
 from tunstack.engine import ecn
@@ -19,7 +19,10 @@ class SocketOptions:
 
     nodelay: bool = False  # TCP_NODELAY
     cork: bool = False  # TCP_CORK
-    quickack: bool | None = None  # TCP_QUICKACK; None: never set
+    linger2: int = 0  # TCP_LINGER2, s; 0: the sysctl, below: no FIN_WAIT_2 for an orphan
+    notsent_lowat: int = 0  # TCP_NOTSENT_LOWAT, octets; 0: none
+    rcvlowat: int = 1  # SO_RCVLOWAT, octets
+    quickack: int | None = None  # TCP_QUICKACK; None: never set
     keepalive: bool = False  # SO_KEEPALIVE
     keepidle: int | None = None  # TCP_KEEPIDLE, s
     keepintvl: int | None = None  # TCP_KEEPINTVL, s
@@ -27,6 +30,7 @@ class SocketOptions:
     linger: int | None = None  # SO_LINGER, s; None: off
     oobinline: bool = False  # SO_OOBINLINE: an urgent octet stays in the stream
     rcvbuf: int | None = None  # SO_RCVBUF, octets
+    window_clamp: int = 0  # TCP_WINDOW_CLAMP, octets; 0: none
     sndbuf: int | None = None  # SO_SNDBUF, octets
     maxseg: int | None = None  # TCP_MAXSEG, octets
     user_timeout: int = 0  # TCP_USER_TIMEOUT, ms; 0: the retries decide
@@ -36,10 +40,11 @@ class SocketOptions:
     max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
+    inert: dict[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
 
     def copy(self) -> SocketOptions:
         """Return an independent copy."""
-        return replace(self)
+        return replace(self, inert=self.inert.copy())
 
 
 # Lower and upper bound of the options that Linux bounds: EINVAL outside (tcp(7), net/ipv4 behaviour).
@@ -58,7 +63,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "tos": (0, 255),
     "ttl": (1, 255),
 }
-NAMES = frozenset(field.name for field in fields(SocketOptions))
+NAMES = frozenset(each.name for each in fields(SocketOptions))
+SNDBUF_MIN = 4608  # SOCK_MIN_SNDBUF, of the doubled value
 
 
 def check_option(name: str, value: object, algorithms: Container[object] | None = None) -> object:

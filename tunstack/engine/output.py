@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ecn, mtuprobe, urgent, usertimeout
+from tunstack.engine import chrono, ecn, mtuprobe, urgent, usertimeout
+from tunstack.engine.ackpolicy import ack_sent
 from tunstack.engine.handshake import local_mss, make_syn
+from tunstack.engine.receivewindow import advertise
 from tunstack.engine.recovery import LOSS, PROBE, REORDER
 from tunstack.engine.retransmission import restart_timer, set_timer
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
@@ -46,6 +48,8 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if segment is not None:
             return segment
     if tx.fin_sent:
+        if tx.chrono and tx.snd_una == tx.snd_nxt:
+            chrono.switch(tx, chrono.IDLE, now)
         return poll_ack(conn, now)
     if conn.mtu_probe is not None and not is_urgent:
         payload = mtuprobe.may_leave(conn, now)
@@ -61,15 +65,23 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at:
             return poll_held(conn, tx.pacer, now)
         return poll_data(conn, size, now)
+    if tx.pacer is not None:
+        tx.pacer.is_waiting = False  # the window, the peer or the application holds back, not the pace
     if tx.fin_queued and not tx.unsent and (tx.pipe < tx.cc.cwnd or not tx.outstanding):
         return poll_data(conn, 0, now)
-    if tx.unsent and not tx.outstanding:
-        if tx.probe_due:
-            return poll_probe(conn, now)
-        if conn.persist_at == NEVER:
-            conn.persist_backoff = 0
-            conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
-            conn.arm(conn.persist_at)
+    if tx.unsent:
+        limit = tx.snd_wnd if tx.snd_wnd < tx.sndbuf else tx.sndbuf
+        if tx.chrono != chrono.BUSY or limit < ((tx.snd_nxt - tx.snd_una) & MASK) + tx.mss_now:
+            chrono.held_up(tx, now)
+        if not tx.outstanding:
+            if tx.probe_due:
+                return poll_probe(conn, now)
+            if conn.persist_at == NEVER:
+                conn.persist_backoff = 0
+                conn.persist_at = now + max(conn.rtt.rto, PERSIST_MIN)
+                conn.arm(conn.persist_at)
+    elif tx.chrono and tx.snd_una == tx.snd_nxt:
+        chrono.switch(tx, chrono.IDLE, now)
     return poll_ack(conn, now)
 
 
@@ -81,7 +93,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     sysctl = conn.stack.sysctl
     mss = local_mss(conn.mtu, conn.options)
     if conn.retransmits:
-        conn.stack.counters.TcpRetransSegs += 1
+        count_resent(conn, 1, 0)
     else:
         conn.syn_sent_at = conn.retrans_at = now
     since = conn.retrans_at if conn.retransmits else 0
@@ -165,7 +177,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
     tx.resent(flight, now)
     length = ((flight.end - flight.seq) & MASK) - flight.fin
     counters = conn.stack.counters
-    counters.TcpRetransSegs += -(-length // mss) or 1
+    count_resent(conn, -(-length // mss) or 1, length)
     if conn.recovery.phase == LOSS:
         counters.TCPSlowStartRetrans += 1
     else:
@@ -199,12 +211,22 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
             flight = board.flights[index + 1]
         tx.resent(flight, now)
         length = ((flight.end - flight.seq) & MASK) - flight.fin
-        conn.stack.counters.TcpRetransSegs += 1
+        count_resent(conn, 1, length)
         recovery.on_resent(length + flight.fin, now)
         recovery.on_probe_sent(True)
         segment = make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, ecn.NOT_ECT, now)
     restart_timer(conn, now)
     return segment
+
+
+def count_resent(conn: Connection, packets: int, octets: int) -> None:
+    """Count what leaves again; the stack, which counts all that leaves, then takes nothing of it for new."""
+    counters = conn.stack.counters
+    counters.TcpRetransSegs += packets
+    counters.TcpOutSegs -= packets
+    if octets:
+        counters.TCPOrigDataSent -= packets
+        conn.tx.bytes_retrans += octets
 
 
 def poll_held(conn: Connection, pacer: Pacer, now: int) -> Segment | None:
@@ -228,6 +250,8 @@ def poll_data(conn: Connection, size: int, now: int) -> Segment:  # hot
     if recovery.phase:
         recovery.on_sent(size)
     conn.persist_at = NEVER
+    if tx.chrono != chrono.BUSY:
+        chrono.switch(tx, chrono.BUSY, now)
     rx = conn.rx
     if now - rx.last_data_at < rx.ato and size:  # an answer to data that just came (Linux's tcp_event_data_sent)
         rx.pingpong = True
@@ -246,9 +270,9 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, ec
         # The MSS leaves no room for them in a full segment: the ACK that brings them then leaves by itself.
         sack = poll_sack(conn, max(tx.mss - length - 4, 0) >> 3)
         if sack:
-            rx.ack_sent()
+            ack_sent(rx)
     else:
-        rx.ack_sent()
+        ack_sent(rx)
     flags = ACK | rx.ece
     if ect and conn.recovery.cwr_due:
         conn.recovery.cwr_due = False
@@ -263,7 +287,7 @@ def make_data(conn: Connection, seq: int, length: int, fin: bool, push: bool, ec
         seq,
         rx.rcv_nxt,
         flags,
-        rx.advertise(),
+        advertise(rx),
         tx.queue.slice(tx.position(seq), length) if length else (),
         length,
         conn.ts_val(now) if conn.ts_ok else None,
@@ -306,13 +330,13 @@ def poll_ack(conn: Connection, now: int) -> Segment | None:  # hot
     rx = conn.rx
     if not rx.acks_due:
         return None
-    rx.ack_sent()
+    ack_sent(rx)
     seg = Segment(
         conn.flow,
         conn.tx.snd_nxt,
         rx.rcv_nxt,
         ACK | rx.ece,
-        rx.advertise(),
+        advertise(rx),
         (),
         0,
         conn.ts_val(now) if conn.ts_ok else None,
@@ -350,7 +374,7 @@ def make_probe(conn: Connection, now: int, seq: int | None = None) -> Segment:
     ts_val = conn.ts_val(now) if conn.ts_ok else None
     if seq is None:
         seq = (conn.tx.snd_una - 1) & MASK
-    seg = Segment(conn.flow, seq, rx.rcv_nxt, ACK | rx.ece, rx.advertise(), (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)
+    seg = Segment(conn.flow, seq, rx.rcv_nxt, ACK | rx.ece, advertise(rx), (), 0, ts_val, rx.ts_recent, tos=conn.options.tos)
     if conn.tx.urgent_end:
         urgent.point(conn.tx, seg)
     return seg

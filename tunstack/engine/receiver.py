@@ -1,7 +1,7 @@
-"""Receive half of a connection: RCV.* variables, reassembly, ACK and window policy.
+"""Receive half of a connection: RCV.* variables and reassembly.
 
-RFC 9293 3.8.6 and 3.10.7.4, RFC 1122 4.2.3.2 and 4.2.3.3 (delayed ACK, silly window), RFC 5681 4.2, RFC 2018 4 (SACK blocks),
-RFC 7323 4.3 (TS.Recent). Knows no clock and no I/O. Times are int microseconds, lengths octets.
+RFC 9293 3.3.1 and 3.10.7.4, RFC 2018 4 (SACK blocks), RFC 7323 4.3 (TS.Recent). What is advertised is in receivewindow.py, when it is
+said in ackpolicy.py. Knows no clock and no I/O. Times are int microseconds, lengths octets.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from tunstack.engine import receivewindow
+from tunstack.engine.counters import Counters
+from tunstack.engine.receivewindow import PIECE_COST
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
 
 if TYPE_CHECKING:
     from tunstack.engine.urgent import Urgent
 
-WINDOW_MAX = 65535  # of the header, unscaled
 MSS_GUESS = 536  # of the peer's segments, before the first
-DELACK_MIN = 40_000  # us, Linux's TCP_DELACK_MIN and TCP_ATO_MIN
-DELACK_MAX = 200_000  # us, in an interactive session; else 500 ms, which a round trip always is below
-QUICKACKS_MAX = 16  # segments acknowledged at once at the start of a connection
+MSS_MIN = 88  # TCP_MIN_MSS in Linux: no full segment is thought to be smaller
 OUT_OF_ORDER_MAX = 4096  # pieces held for reassembly, whatever their size
 JOIN_MAX = 2048  # octets to which pieces that wait for the application are joined
-PIECE_COST = 256  # octets of memory that a piece held costs beside its data
 
 
 class Piece:
@@ -48,119 +47,124 @@ class Receiver:
         "acks_due",
         "advmss",
         "ato",
-        "buffer_max",
-        "buffer_size",
+        "clamp_max",
+        "counters",
         "delack_at",
         "dsack",
+        "dup_acks",
+        "dup_nxt",
         "ece",
         "ecn_ok",
         "ecn_seen",
         "eof",
+        "field",
+        "field_nxt",
+        "full_space",
         "irs",
+        "is_tuned",
         "last_data_at",
+        "last_size",
         "mss",
+        "open_field",
         "pieces",
         "pieces_size",
         "pingpong",
+        "pushed",
         "queue",
         "queued",
         "quick",
+        "ratio",
         "rcv_adv",
         "rcv_nxt",
+        "rcv_rtt",
+        "rcv_ssthresh",
         "rcv_wup",
+        "rcvbuf",
+        "rcvbuf_max",
         "ready",
-        "round_at",
-        "round_seq",
+        "received",
+        "received_seq",
+        "rtt_at",
+        "rtt_ecr",
+        "rtt_seq",
         "sack_blocks",
+        "space",
+        "space_at",
+        "space_seq",
         "ts_recent",
         "ts_recent_at",
         "urgent",
+        "window_clamp",
         "wscale",
     )
 
-    def __init__(self, irs: int, window: int, buffer_size: int, buffer_max: int, wscale: int, mss: int) -> None:
+    def __init__(
+        self, irs: int, window: int, rcvbuf: int, rcvbuf_max: int, clamp: int, wscale: int, mss: int, counters: Counters, now: int
+    ) -> None:
+        """`window` is what our SYN offered; `clamp` bounds all later ones, as does their field. `mss` is the peer's to us."""
+        self.counters = counters
         self.irs = irs  # initial receive sequence number
         self.rcv_nxt = (irs + 1) & MASK  # next sequence number expected
         self.rcv_adv = (self.rcv_nxt + window) & MASK  # right edge of the window that was advertised
         self.rcv_wup = self.rcv_nxt  # rcv_nxt of the last ACK that left
         self.wscale = wscale  # shift of the windows that we send
-        self.buffer_size = buffer_size  # octets that we are willing to hold; grows to buffer_max
-        self.buffer_max = buffer_max
         self.advmss = mss  # the largest segment that we told the peer to send
-        self.mss = min(mss, MSS_GUESS)  # size of the peer's full segments, as seen
+        # What is held.
         self.ready: deque[memoryview] = deque()  # in-order data of the segment in hand, borrowed
         self.queue: deque[bytes] = deque()  # in-order data that the application has not taken
         self.queued = 0  # its octets
         self.pieces: list[Piece] = []
-        self.pieces_size = 0  # octets of the pieces, their cost included
+        self.pieces_size = 0  # octets of the pieces, with PIECE_COST for each
         self.sack_blocks: list[tuple[int, int]] = []  # newest first (RFC 2018 4)
         self.dsack: tuple[int, int] | None = None  # what came twice, to be told with the next ACK (RFC 2883)
         self.eof = False  # the peer's FIN was reached
         self.urgent: Urgent | None = None  # the urgent octet ahead of the reader (urgent.py)
+        self.received = 0  # octets of sequence space that came in order until ...
+        self.received_seq = self.rcv_nxt  # ... here (count_received)
+        self.ts_recent = 0  # TS.Recent
+        self.ts_recent_at = 0  # when it was taken
+        # receivewindow.py
+        self.rcvbuf = rcvbuf  # memory that we are willing to hold, with its overhead; grows to ...
+        self.rcvbuf_max = rcvbuf_max
+        self.is_tuned = rcvbuf_max > rcvbuf  # it grows by itself
+        self.ratio = receivewindow.RATIO_DEFAULT  # share of it that is data
+        self.full_space = 0  # octets of data that it holds: rcvbuf by ratio
+        self.clamp_max = clamp  # TCP_WINDOW_CLAMP, NEVER: none
+        self.window_clamp = min(clamp, receivewindow.WINDOW_MAX << wscale)  # largest window that the buffer and that allow
+        self.rcv_ssthresh = window  # largest window for now: opens with what comes (slow start)
+        self.field = window and 1  # window field of the last segment; of the SYN only whether there was a window
+        self.field_nxt = -1  # rcv_nxt of that segment, -1 where something changed since
+        self.open_field = 0  # what the field is while nothing is held, 0 if that must be computed
+        self.rcv_rtt = NEVER  # round-trip time as the receiver sees it, NEVER until there is a sample
+        self.rtt_seq = self.rcv_nxt  # when this has come, a window of data has been sent for ...
+        self.rtt_at = 0  # ... what was advertised then; 0: not begun
+        self.rtt_ecr = 0  # timestamp echo of the last sample
+        self.space = 0  # octets that the application took in a round trip, the most so far
+        self.space_seq = self.rcv_nxt  # what it had taken when the round trip in progress began ...
+        self.space_at = now  # ... which was then
+        # ackpolicy.py
+        self.mss = max(min(mss, MSS_GUESS, window >> 1), MSS_MIN)  # size of the peer's full segments, as seen
+        self.last_size = 0  # of the last segment, if that may have been a full one of a smaller MSS
         self.acks_due = 0  # ACKs that must leave at the next poll, one for each event that asks for its own
         self.delack_at = NEVER
         self.quick = 0  # segments to acknowledge at once before delaying
         self.pingpong = False  # an interactive session: ACKs wait for data to ride on
-        self.ato = 0  # delayed-ACK timeout, us; 0 until there was data
-        self.last_data_at = -DELACK_MIN  # when data came last
-        self.ecn_ok = False  # both sides know ECN (ecn.py)
+        self.pushed = 0  # PUSHED, PUSHED_TWICE: segments since the last ACK after which more may not follow soon
+        self.ato = 0  # delayed-ACK timeout; 0 until there was data
+        self.last_data_at = now  # when data came last
+        self.dup_acks = 0  # segments beyond the hole at ...
+        self.dup_nxt = -1  # ... this rcv_nxt
+        # ecn.py
+        self.ecn_ok = False  # both sides know ECN
         self.ece = 0  # the flag ECE from a CE mark on until the peer says CWR
         self.ecn_seen = False  # data came that was ECT or CE
-        self.ts_recent = 0  # TS.Recent
-        self.ts_recent_at = 0  # when it was taken
-        self.round_seq = self.rcv_nxt  # where the receive round in progress ends (buffer auto-tuning)
-        self.round_at = 0
-
-    # The window.
+        receivewindow.set_ratio(self, self.ratio)
+        receivewindow.begin(self, window, now)
 
     @property
     def rcv_wnd(self) -> int:
         """Octets of the window that was advertised and not yet used."""
         return (self.rcv_adv - self.rcv_nxt) & MASK
-
-    def select_window(self) -> int:
-        """Return the window to advertise, in octets: never less than what was, and grown only by a useful amount.
-
-        RFC 9293 3.8.6.2.2: the right edge moves by at least an MSS or half the buffer.
-        """
-        current = (self.rcv_adv - self.rcv_nxt) & MASK
-        free = self.buffer_size - self.queued - self.pieces_size
-        if free - current < min(self.advmss, self.buffer_size >> 1):
-            return current
-        return free
-
-    def advertise(self) -> int:  # hot
-        """Return the header's window field for a segment that leaves now; it carries the ACK."""
-        current = (self.rcv_adv - self.rcv_nxt) & MASK
-        window = self.buffer_size - self.queued - self.pieces_size
-        if window - current < self.advmss and window - current < self.buffer_size >> 1:
-            window = current
-        shift = self.wscale
-        field = (window + (1 << shift) - 1) >> shift  # rounded up: rounding down would take the edge back
-        if field > WINDOW_MAX:
-            field = WINDOW_MAX
-        window = field << shift
-        if window > current:
-            self.rcv_adv = (self.rcv_nxt + window) & MASK
-        self.rcv_wup = self.rcv_nxt
-        self.delack_at = NEVER
-        return field
-
-    def tune(self, now: int, srtt: int) -> None:
-        """Once a round trip: where the peer filled more than half the buffer in it, double the buffer (dynamic right-sizing)."""
-        if not self.round_at:
-            self.round_at = now
-            self.round_seq = self.rcv_nxt
-        elif now - self.round_at >= srtt:
-            received = (self.rcv_nxt - self.round_seq) & MASK
-            if received * 2 > self.buffer_size and self.queued * 4 < self.buffer_size:
-                self.buffer_size = min(self.buffer_size * 2, self.buffer_max)
-            self.round_at = now
-            self.round_seq = self.rcv_nxt
-
-    def wants_window_update(self) -> bool:
-        """Whether the application's reading opened the window enough to say so unasked: it would at least double."""
-        return self.select_window() >= 2 * max((self.rcv_adv - self.rcv_nxt) & MASK, 1)
 
     # Data.
 
@@ -202,11 +206,12 @@ class Receiver:
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits for the application than our windows, each rounded up, can have asked for.
+        """Whether the buffer is used up.
 
-        A peer that sends an octet for each ACK gains up to a unit of the scaled window with it, since the edge is not taken back.
+        It can be within the window: small segments have more overhead, and a peer that sends an octet for each ACK gains up to a unit
+        of the scaled window with it, since the edge is not taken back.
         """
-        return self.queued > self.buffer_size + (2 << self.wscale)
+        return receivewindow.held(self) > self.rcvbuf
 
     def keep(self, data: memoryview) -> None:
         """Copy in-order data that the application does not take now; small pieces are joined, each would cost more than its octets."""
@@ -215,6 +220,19 @@ class Receiver:
             queue[-1] += bytes(data)
         else:
             queue.append(bytes(data))
+        self.queued += len(data)
+        self.field_nxt = -1
+
+    def take(self) -> bytes:
+        """Give the application the first piece of what waits for it."""
+        data = self.queue.popleft()
+        self.queued -= len(data)
+        self.field_nxt = -1
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Take back the part of a piece that the application had no room for."""
+        self.queue.appendleft(data)
         self.queued += len(data)
 
     def _reach_fin(self) -> None:
@@ -263,11 +281,13 @@ class Receiver:
         while seq_lt(left, end) or (fin and left == end):
             right = pieces[index].seq if index < len(pieces) and seq_lt(pieces[index].seq, end) else end
             if seq_lt(left, right) or (fin and right == end == left):
-                if len(pieces) >= OUT_OF_ORDER_MAX:
+                if len(pieces) >= OUT_OF_ORDER_MAX or self.is_full:
+                    self.counters.TCPOFODrop += 1
                     return
                 data = bytes(payload[(left - seq) & MASK : (right - seq) & MASK])
                 pieces.insert(index, Piece(left, right, data, fin and right == end))
                 self.pieces_size += len(data) + PIECE_COST
+                self.field_nxt = -1
                 index += 1
             if right == end:
                 break
@@ -325,70 +345,6 @@ class Receiver:
         """Return the sequence number behind a piece, its FIN counted."""
         piece = self.pieces[index]
         return (piece.end + piece.fin) & MASK
-
-    # ACK policy.
-
-    def ack_policy(self, size: int, now: int, rto: int) -> None:  # hot
-        """In-order data in packets of `size` octets came (0: only a FIN): acknowledge at once or within the delayed-ACK timeout.
-
-        RFC 5681 4.2. At once: more than one full segment is unacknowledged, or the connection is young. Octets count, not segments.
-        """
-        if size:
-            if size > self.mss:
-                self.mss = size if size < self.advmss else self.advmss
-            if self.ato:
-                self._follow_pace(now - self.last_data_at, rto)
-            else:
-                self.add_quickacks()
-                self.ato = DELACK_MIN
-            self.last_data_at = now
-        if self.acks_due:
-            return
-        unacked = (self.rcv_nxt - self.rcv_wup) & MASK
-        if unacked > self.mss or (self.quick and not self.pingpong) or not self.ato:
-            self.acks_due = 1
-        elif self.delack_at == NEVER:
-            self.delack_at = now + min(self.ato, DELACK_MAX)
-        elif self.delack_at <= now + (self.ato >> 2):  # about to leave anyway
-            self.acks_due = 1
-
-    def _follow_pace(self, gap: int, rto: int) -> None:  # hot
-        """The delayed-ACK timeout follows the time between segments (Linux's tcp_event_data_recv)."""
-        if gap <= DELACK_MIN >> 1:
-            self.ato = (self.ato >> 1) + (DELACK_MIN >> 1)
-        elif gap < self.ato:
-            self.ato = min((self.ato >> 1) + gap, rto)
-        elif gap > rto:  # the peer may have started anew: do not hold it up
-            self.add_quickacks()
-
-    def add_quickacks(self, limit: int = QUICKACKS_MAX) -> None:
-        """Acknowledge the next half window at once, `limit` segments at most: a sender in slow start waits for ACKs."""
-        segments = ((self.rcv_adv - self.rcv_wup) & MASK) // (2 * self.mss) or 2
-        self.quick = max(self.quick, min(segments, limit))
-
-    def ack_sent(self) -> None:  # hot
-        """An ACK leaves, alone or with data."""
-        if self.quick and (self.acks_due or self.delack_at != NEVER):
-            self.quick -= 1
-            if not self.quick:
-                self.ato = DELACK_MIN
-        if self.acks_due:
-            self.acks_due -= 1
-
-    def delay_passed(self, rto: int) -> None:
-        """The delayed-ACK timeout passed without data to ride on: this is no conversation, or a slower one."""
-        self.acks_due = max(self.acks_due, 1)
-        if self.pingpong:
-            self.pingpong = False
-            self.ato = DELACK_MIN
-        else:
-            self.ato = min(self.ato << 1, rto)
-
-    def enter_quickack(self, limit: int = QUICKACKS_MAX) -> None:
-        """Something is amiss (a hole, a duplicate): acknowledge at once for a while (Linux's quick-ACK mode)."""
-        self.add_quickacks(limit)
-        self.pingpong = False
-        self.ato = DELACK_MIN
 
     def discard(self) -> None:
         """Forget all that is held (reset, or the application has gone)."""

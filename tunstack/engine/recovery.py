@@ -409,6 +409,8 @@ class Recovery:
 
     def _repair_only(self) -> None:
         """Send again what is marked, and leave the window as it is (Linux's tcp_simple_retransmit)."""
+        if not self.is_sack:
+            self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
         if self.tx.board.lost_out:
             self.force = True
             self.is_holding = False

@@ -22,13 +22,13 @@ class RttEstimator:
     """SRTT, RTTVAR and the RTO of one connection; `srtt == 0` until the first sample."""
 
     __slots__ = (
-        "_deviation",
         "_largest",
         "_min_until",
         "_min_window",
         "_recent_min",
         "_round_end",
         "backoff",
+        "deviation",
         "latest",
         "min_rtt",
         "rto",
@@ -39,7 +39,7 @@ class RttEstimator:
     def __init__(self, min_window: int = MIN_WINDOW) -> None:
         self.srtt = 0  # smoothed round-trip time, us
         self.rttvar = 0  # its deviation as the RTO has it, us
-        self._deviation = 0  # its mean deviation, smoothed sample by sample, us
+        self.deviation = 0  # its mean deviation, smoothed sample by sample, us (what TCP_INFO calls rttvar)
         self._largest = 0  # the most that this was in this round trip, or the least that counts
         self._round_end = 0  # snd_nxt when the round trip began
         self.rto = RTO_INITIAL  # without backoff, us
@@ -53,18 +53,19 @@ class RttEstimator:
     def sample(self, rtt: int, newest: int, snd_una: int, snd_nxt: int, now: int) -> None:  # hot
         """Take one measurement (RFC 6298 2.2, 2.3), of the oldest and of the newest data acknowledged, at least 1 each.
 
-        The caller obeys Karn's rule. The oldest counts for the RTO, since it waited for its ACK like that; the newest tells what the path takes.
+        The caller obeys Karn's rule. The oldest counts for the RTO, since it waited for its ACK like that; the newest tells what the
+        path takes.
         """
         self.latest = newest
         if self.srtt:
             error = rtt - self.srtt
             self.srtt += error >> 3
-            deviation = self._deviation
+            deviation = self.deviation
             if error < 0:
                 error = -error - deviation
-                self._deviation = deviation = deviation + (error >> 5 if error > 0 else error >> 2)
+                self.deviation = deviation = deviation + (error >> 5 if error > 0 else error >> 2)
             else:
-                self._deviation = deviation = deviation + ((error - deviation) >> 2)
+                self.deviation = deviation = deviation + ((error - deviation) >> 2)
             if deviation > self._largest:
                 self._largest = deviation
                 if deviation > self.rttvar:
@@ -83,8 +84,8 @@ class RttEstimator:
                     self.min_rtt = newest
         else:
             self.srtt = rtt
-            self._deviation = rtt >> 1
-            self.rttvar = self._largest = max(self._deviation, RTTVAR_MIN)
+            self.deviation = rtt >> 1
+            self.rttvar = self._largest = max(self.deviation, RTTVAR_MIN)
             self._round_end = snd_nxt
             self.min_rtt = self._recent_min = newest
             self._min_until = now + (self._min_window >> 1)

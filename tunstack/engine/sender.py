@@ -13,6 +13,7 @@ from tunstack.engine.pacing import UNPACED_SEGMENTS, Pacer
 from tunstack.engine.rate import DeliveryRate
 from tunstack.engine.scoreboard import Flight, Scoreboard
 from tunstack.engine.sendqueue import SendQueue
+from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ class Sender:
         "_usage_end",
         "board",
         "burst",
+        "bytes_retrans",
         "cc",
+        "chrono",
+        "chrono_at",
+        "chrono_times",
         "cwnd_limited",
         "ect",
         "fin_queued",
@@ -58,6 +63,7 @@ class Sender:
         "snd_wl1",
         "snd_wl2",
         "snd_wnd",
+        "sndbuf",
         "urgent_end",
         "wscale",
     )
@@ -91,9 +97,14 @@ class Sender:
         self._usage_end = iss  # snd_nxt when these were set: they hold until it is acknowledged
         self.last_sent_at = 0  # when data left last (restart after idle)
         self.burst = BURST_MAX  # octets that leave in one go, as one super-segment
+        self.sndbuf = NEVER  # octets in flight at most: SO_SNDBUF, or tcp_wmem
+        self.bytes_retrans = 0  # octets sent again
+        self.chrono = 0  # what time is spent with (chrono.py) ...
+        self.chrono_at = 0  # ... since then
+        self.chrono_times = [0, 0, 0, 0]  # and before, by kind
         self.ect = 0  # ECN codepoint of new data: ECT(0) where both sides know ECN (ecn.py)
         self.probe_due = False  # the persist timer wants something sent into a closed window
-        self.cc: CongestionControl  # set when the MSS is known (Connection.start_congestion_control)
+        self.cc: CongestionControl  # set when the MSS is known (control.py)
         self.rate: DeliveryRate | None = None  # measured for algorithms that are `rate_based`
         self.pacer: Pacer | None = None  # holds data back where the algorithm or the application wants that
         self.max_pacing_rate = 0  # SO_MAX_PACING_RATE, octets a second; 0: no limit
@@ -242,7 +253,7 @@ class Sender:
         size = unsent if unsent < max_payload else max_payload
         if size > self.burst:
             size = self.burst
-        window = self.snd_wnd - outstanding
+        window = (self.snd_wnd if self.snd_wnd < self.sndbuf else self.sndbuf) - outstanding
         if size > window:
             size = window
         board = self.board

@@ -20,7 +20,9 @@ from tunstack.engine.errors import socket_error
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import HalfOpen, Listener
+from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
+from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import choose_port, overlaps
 from tunstack.engine.reassembly import Reassembler
@@ -136,6 +138,7 @@ class Stack:
             for packet in batch.packets:
                 self._receive_packet(packet, now)
         counters.IpInReceives += len(batch.segments) + len(batch.packets)
+        counters.IpInDelivers += len(batch.segments)
         if batch.checksum_errors:
             counters.TcpInCsumErrors += batch.checksum_errors
             counters.TcpInErrs += batch.checksum_errors
@@ -160,6 +163,7 @@ class Stack:
         src, _, dst, _ = unpack_flow(seg.flow)
         if dst not in self._addresses or not is_host(src) or src in self._addresses:
             self.counters.IpInAddrErrors += 1
+            self.counters.IpInDelivers -= 1  # `receive` counted it
             return
         listener = self.find_listener(seg.flow)
         if listener is not None:
@@ -182,6 +186,7 @@ class Stack:
             if whole is None:
                 return
             packet = memoryview(whole)
+        self.counters.IpInDelivers += 1
         if parsed.protocol == ipv4.TCP:
             self._receive_reassembled(packet, now)
             return
@@ -218,7 +223,7 @@ class Stack:
         """The path to a destination takes smaller packets than was thought, or may take larger ones again."""
         for conn in self.connections:
             if conn.remote[0] == destination:
-                conn.set_mtu(mtu)
+                set_mtu(conn, mtu)
 
     def advance(self, now: int) -> None:
         """Handle every timer that is due."""
@@ -235,15 +240,23 @@ class Stack:
             if self._replies:
                 seg = self._replies.popleft()
                 counters.TcpOutSegs += 1
+                counters.IpOutRequests += 1
                 return seg
             if self._icmp.has_output:
+                counters.IpOutRequests += 1
                 return self._icmp.poll_transmit()
             dirty = self._dirty
             while dirty:
                 conn = dirty[0]
                 out = conn.poll_transmit(now, self.config.max_payload)
                 if out is not None:
-                    counters.TcpOutSegs += -(-out.length // out.gso_size) if out.gso_size else 1
+                    packets = -(-out.length // out.gso_size) if out.gso_size else 1
+                    conn.segs_out += packets
+                    if out.length:
+                        conn.data_segs_out += packets
+                        counters.TCPOrigDataSent += packets
+                    counters.TcpOutSegs += packets
+                    counters.IpOutRequests += 1
                     if len(dirty) > 1:
                         dirty.rotate(-1)
                     return out
@@ -378,7 +391,7 @@ class Stack:
         conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options, sink)
         self.adopt(conn)
         self.counters.TcpActiveOpens += 1
-        conn.open_active(now)
+        open_active(conn, now)
         return conn
 
     def adopt(self, conn: Connection) -> None:

@@ -22,6 +22,7 @@ class Sysctl:
     icmp_ratelimit: int = 1000  # ms between two ICMP errors to one target
     min_pmtu: int = 552  # octets: what a router says of less is not believed; net.ipv4.route. in Linux
     mtu_expires: int = 600  # s that a path MTU is remembered; net.ipv4.route. in Linux
+    rmem_max: int = 4194304  # octets, of SO_RCVBUF before it is doubled
     somaxconn: int = 4096
     tcp_abort_on_overflow: bool = False
     tcp_adv_win_scale: int = 1
@@ -46,6 +47,7 @@ class Sysctl:
     tcp_max_tw_buckets: int = 262144
     tcp_min_rtt_wlen: int = 300  # s for which the least round-trip time is believed
     tcp_min_snd_mss: int = 48  # octets, options counted: what a hostile MSS option is raised to
+    tcp_moderate_rcvbuf: bool = True  # the receive buffer grows by itself
     tcp_min_tso_segs: int = 2  # packets that leave together at least
     tcp_mtu_probe_floor: int = 48  # octets of the smallest segment that the search comes down to
     tcp_mtu_probing: int = 0  # path MTU discovery without ICMP: 0 never, 1 in a black hole, 2 always
@@ -73,3 +75,4 @@ class Sysctl:
     tcp_user_timeout_option: bool = False  # UTO options on every connection (RFC 5482); not in Linux
     tcp_window_scaling: bool = True
     tcp_wmem: tuple[int, int, int] = (4096, 16384, 4194304)  # octets: min, default, max
+    wmem_max: int = 4194304  # octets, of SO_SNDBUF before it is doubled

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import mtuprobe, output, retransmission, transitions, usertimeout
+from tunstack.engine import ackpolicy, mtuprobe, output, retransmission, transitions, usertimeout
 from tunstack.engine.recovery import PROBE, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
@@ -23,7 +23,7 @@ def fire(conn: Connection, now: int) -> None:
     """Handle the timers that are due."""
     if conn.rx is not None and conn.rx.delack_at <= now:
         conn.rx.delack_at = NEVER
-        conn.rx.delay_passed(conn.rtt.rto)
+        ackpolicy.delay_passed(conn.rx, conn.rtt.rto)
         conn.stack.counters.DelayedACKs += 1
         conn.mark_dirty()
     if conn.rto_at <= now:
@@ -146,6 +146,7 @@ def keepalive_timeout(conn: Connection, now: int) -> None:
             return
         conn.keepalive_probes += 1
         conn.stack.counters.TCPKeepAlive += 1
+        conn.segs_out += 1
         conn.stack.emit(output.make_probe(conn, now))
         at = now + (conn.options.keepintvl or sysctl.tcp_keepalive_intvl) * SECOND
     conn.keepalive_at = at

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import mtuprobe, output
+from tunstack.engine import control, mtuprobe, output
 from tunstack.engine.errors import socket_error
 from tunstack.engine.rtt import RTO_FALLBACK
 from tunstack.engine.state import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = ESTABLISHED
-    conn.start_congestion_control(now)
+    control.start(conn, now)
     mtuprobe.begin(conn, now)
     if not conn.rtt.srtt:
         conn.rtt.rto = RTO_FALLBACK
@@ -76,6 +76,7 @@ def close(conn: Connection, now: int) -> None:
         reset(conn, now)
         finish(conn, None, now)
     elif conn.options.linger == 0:
+        conn.stack.counters.TCPAbortOnData += 1
         reset(conn, now)
         finish(conn, None, now)
     else:
@@ -87,8 +88,15 @@ def close(conn: Connection, now: int) -> None:
 
 
 def await_peer_fin(conn: Connection, now: int) -> None:
-    """An orphan in FIN_WAIT_2 has nothing left to do; it waits tcp_fin_timeout for the peer's FIN (M-53)."""
-    conn.fin_wait_2_at = now + conn.stack.sysctl.tcp_fin_timeout * SECOND
+    """An orphan in FIN_WAIT_2 has nothing left to do; it waits tcp_fin_timeout, or TCP_LINGER2, for the peer's FIN (M-53)."""
+    linger2 = conn.options.linger2
+    if linger2 < 0:
+        conn.stack.counters.TCPAbortOnLinger += 1
+        reset(conn, now)
+        finish(conn, None, now)
+        return
+    wait = (linger2 or conn.stack.sysctl.tcp_fin_timeout) * SECOND
+    conn.fin_wait_2_at = now + max(wait, (conn.rtt.rto << 2) - (conn.rtt.rto >> 1))
     conn.arm(conn.fin_wait_2_at)
     conn.mark_dirty()  # close() may have come while all was quiet: somebody must look at the new deadline
     conn.end_application(None)

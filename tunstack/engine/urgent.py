@@ -87,6 +87,7 @@ def drop_first(rx: Receiver) -> None:
     if len(data) > 1:
         rx.queue.appendleft(data[1:])
     rx.queued -= 1
+    rx.field_nxt = -1
 
 
 def begin_read(conn: Connection, max_len: int) -> int:

@@ -20,7 +20,7 @@ from tunstack.sim.packetdrill.descriptors import Descriptors, Pipe
 from tunstack.sim.packetdrill.epoll import Epoll
 from tunstack.sim.packetdrill.flags import Flags
 from tunstack.sim.packetdrill.host import Host, WouldBlock
-from tunstack.sim.packetdrill.sockets import Address, Socket, error_of
+from tunstack.sim.packetdrill.sockets import OPENING, Address, Socket, error_of
 
 MSG_FASTOPEN = 0x20000000
 SIOCINQ = termios.FIONREAD
@@ -150,18 +150,23 @@ class Calls:
             if address is not None and sock.conn is not None and not flags & MSG_FASTOPEN and not sock.is_established:
                 raise error_of(errno.EISCONN)
             sent = 0
+            has_waited = False
 
             def attempt() -> int:
-                nonlocal sent
+                nonlocal sent, has_waited
+                if has_waited and not sock.may_write and not sock.error and not sock.shut:
+                    raise WouldBlock  # who waits for room is woken when there is much of it
                 try:
                     sent += sock.send(data[sent:], flags)
                 except WouldBlock:
+                    has_waited = True
                     raise
                 except OSError:
                     if sent:  # what went is told first
                         return sent
                     raise
                 if sent < len(data):
+                    has_waited = True
                     raise WouldBlock
                 return sent
 
@@ -213,7 +218,7 @@ class Calls:
             if sock.listener is not None:
                 raise error_of(errno.EINVAL)
             conn = sock.conn
-            if conn is None:
+            if conn is None or conn.state in OPENING:
                 return 0
             if request == SIOCATMARK:
                 return conn.is_at_mark

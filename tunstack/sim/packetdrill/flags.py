@@ -2,6 +2,7 @@
 
 - `local=192.168.0.1`: address of the stack, packetdrill's --local_ip
 - `mtu=1500`: of the interface, packetdrill's --mtu
+- `mss=1000`: of the super-segments that the interface hands over, packetdrill's --mss
 - `sysctls=/proc/sys/net`: folder that the knobs are read from before each call, so that a script may set them with sysctl(8)
 - `tcp_sack=0`: any knob of the engine by its name
 - `fast_path=0`: every segment takes the full way
@@ -25,6 +26,7 @@ class Flags:
 
     local: bytes = b"\xc0\xa8\x00\x01"  # packed
     mtu: int = 1500
+    mss: int = 0  # 0: packets come as they are
     fast_path: bool = True
     folder: Path | None = None  # where the knobs are read from
     sysctl: Sysctl = field(default_factory=Sysctl)
@@ -44,6 +46,8 @@ def parse_flags(text: str) -> Flags:
                 raise ValueError(f"--so_flags: {error}") from None
         elif name == "mtu":
             flags.mtu = _number(name, value, MTU_MIN, MTU_MAX)
+        elif name == "mss":
+            flags.mss = _number(name, value, 1, MTU_MAX)
         elif name == "fast_path":
             flags.fast_path = bool(_number(name, value, 0, 1))
         elif name == "sysctls":

@@ -79,6 +79,7 @@ class Host:
         self.frames: deque[tuple[bytes, int]] = deque()  # sent and not fetched: (packet, when)
         self.lock = threading.Condition()
         self._folder = SysctlFolder(flags.folder, flags.sysctl) if flags.folder else None
+        self._mss = flags.mss
         self._reader = codec.Reader(vnet=False)
         self._driver = threading.get_ident()
         self._waiters: list[Waiter] = []
@@ -127,7 +128,12 @@ class Host:
 
     def inject(self, frame: bytes) -> None:
         """The stack receives a packet."""
-        self.stack.receive(self._reader.parse([frame]), self.now)
+        batch = self._reader.parse([frame])
+        for seg in batch.segments:
+            if 0 < self._mss < seg.length:
+                seg.gso_size = self._mss
+                seg.packets = -(-seg.length // self._mss)
+        self.stack.receive(batch, self.now)
         self.settle()
 
     def next_frame(self) -> tuple[bytes, int] | None:

@@ -6,11 +6,10 @@ may go beyond SO_SNDBUF and TCP_NOTSENT_LOWAT by what the last buffer takes. Len
 
 from __future__ import annotations
 
-from tunstack.engine import Connection, Sysctl
+from tunstack.engine import Connection
 
 GSO_MAX = 65536 - 320  # payload of a super-segment: 64 KiB less Linux's MAX_TCP_HEADER
 BUFFER_COST = 1280  # memory of a buffer beside its data; near enough, Linux's own varies with its version
-CWND_FIRST = 10  # segments
 
 
 def buffer_size(conn: Connection) -> int:
@@ -41,9 +40,3 @@ def memory(conn: Connection, size: int) -> int:
     """Return the memory of what is queued, sent or not (sk_wmem_queued)."""
     queued = conn.tx.queue.end - conn.tx.queue.start
     return queued + BUFFER_COST * -(-queued // size)
-
-
-def starting_sndbuf(mss: int, sysctl: Sysctl) -> int:
-    """Return what Linux makes of an untouched SO_SNDBUF when the connection is there: two initial windows (tcp_sndbuf_expand)."""
-    packet = 1 << (mss + 640 - 1).bit_length()  # with its headers, as the allocator rounds it
-    return min(2 * CWND_FIRST * (packet + 256), sysctl.tcp_wmem[2])

@@ -12,7 +12,8 @@ import select
 import socket
 from dataclasses import dataclass, field
 
-from tunstack.engine import ANY_IPV4, NULL_SINK, Connection, Listener, SocketOptions, State, Sysctl
+from tunstack.engine import ANY_IPV4, NULL_SINK, Connection, Listener, SocketOptions, State, Sysctl, sendbuffer
+from tunstack.engine.handshake import buffer_limits
 from tunstack.engine.options import check_option
 from tunstack.sim.packetdrill import sendspace
 from tunstack.sim.packetdrill.host import Host, WouldBlock
@@ -34,12 +35,9 @@ def error_of(number: int) -> OSError:
 class Extras:
     """Options of a socket that the engine knows nothing of. Times in microseconds, None: for ever."""
 
-    reuse_address: bool = False
     reuse_port: bool = False
     receive_timeout: int | None = None
     send_timeout: int | None = None
-    receive_low_water: int = 1
-    notsent_lowat: int | None = None  # TCP_NOTSENT_LOWAT
     stored: dict[tuple[int, int], int] = field(default_factory=dict)  # options without effect on TCP, by level and name
 
 
@@ -62,7 +60,7 @@ class Socket:
         self.shut = 0  # what was shut down, by us or because it is over
         self._has_noticed = False  # that the connection is over
         self.is_established = False
-        self.sndbuf = host.stack.sysctl.tcp_wmem[1]
+        self._sndbuf = host.stack.sysctl.tcp_wmem[1]
 
     # Options.
 
@@ -73,10 +71,23 @@ class Socket:
 
     @property
     def rcvbuf(self) -> int:
-        """The largest window that the receive buffer gives, as far as it has grown."""
+        """The size of the receive buffer in memory, as far as it has grown."""
         if self.conn is not None and self.conn.rx is not None:
-            return self.conn.rx.buffer_size
-        return self.sysctl.tcp_rmem[1] >> 1 if self.options.rcvbuf is None else self.options.rcvbuf
+            return self.conn.rx.rcvbuf
+        return buffer_limits(self.options, self.sysctl)[0]
+
+    @property
+    def sndbuf(self) -> int:
+        """The size of the send buffer in memory; it is never less than it was while nobody sets it."""
+        size = self.conn.sndbuf if self.conn is not None else sendbuffer.size(self.options.sndbuf, None, self.sysctl)
+        if self.options.sndbuf is not None:
+            return size
+        self._sndbuf = max(self._sndbuf, size)
+        return self._sndbuf
+
+    def now(self) -> int:
+        """The host's time."""
+        return self.host.now
 
     def set_option(self, name: str, value: object) -> None:
         """Set an option of the engine's, OSError if it does not fit; connections to come take it from here."""
@@ -85,11 +96,14 @@ class Socket:
         else:
             setattr(self.options, name, check_option(name, value))
 
+    @property
+    def _notsent_lowat(self) -> int | None:
+        return self.options.notsent_lowat or None
+
     # The sink.
 
     def on_established(self) -> None:
         self.is_established = True
-        self._grow_sndbuf()
 
     def on_data(self, data: memoryview) -> None:
         raise AssertionError("the connection of a socket is paused")
@@ -146,11 +160,9 @@ class Socket:
             raise WouldBlock
         accepted = Socket(self.host, fd, os.O_RDWR)
         accepted.options = conn.options
-        accepted.extras.notsent_lowat = self.extras.notsent_lowat
         accepted.local = conn.local
         accepted.conn = conn
         accepted.is_established = True
-        accepted._grow_sndbuf()
         conn.sink = accepted
         return accepted
 
@@ -225,7 +237,7 @@ class Socket:
             raise WouldBlock
         if flags & socket.MSG_OOB:
             return conn.read_urgent(bool(flags & socket.MSG_PEEK))[:length]
-        wanted = length if flags & socket.MSG_WAITALL else min(length, self.extras.receive_low_water)
+        wanted = length if flags & socket.MSG_WAITALL else min(length, self.options.rcvlowat)
         if conn.is_readable and (conn.is_at_mark or conn.readable >= wanted or self.is_at_end):
             if flags & socket.MSG_PEEK:
                 return conn.peek(length)
@@ -254,7 +266,7 @@ class Socket:
         while sent < len(data):
             room = sendspace.room_in_last(conn, size)
             if not room:
-                if not sendspace.is_room_for_another(conn, size, self.sndbuf, self.extras.notsent_lowat):
+                if not sendspace.is_room_for_another(conn, size, self.sndbuf, self._notsent_lowat):
                     break
                 room = size
             part = data[sent : sent + room]
@@ -267,10 +279,6 @@ class Socket:
         if not sent and data:
             raise WouldBlock
         return sent
-
-    def _grow_sndbuf(self) -> None:
-        if self.conn is not None and self.options.sndbuf is None:
-            self.sndbuf = max(self.sndbuf, sendspace.starting_sndbuf(self.conn.mss, self.sysctl))
 
     # Closing.
 
@@ -330,7 +338,7 @@ class Socket:
             events |= select.POLLIN | select.POLLRDNORM | POLLRDHUP
         if conn.state in OPENING:
             return events
-        if conn.readable >= self.extras.receive_low_water or (conn.is_at_mark and conn.is_readable):
+        if conn.readable >= self.options.rcvlowat or (conn.is_at_mark and conn.is_readable):
             events |= select.POLLIN | select.POLLRDNORM
         if conn.has_urgent:
             events |= select.POLLPRI
@@ -344,7 +352,7 @@ class Socket:
         conn = self.conn
         if conn is None:
             return False
-        limit = self.extras.notsent_lowat
+        limit = self._notsent_lowat
         if limit is not None and 2 * conn.unsent >= limit:
             return False
         return 3 * sendspace.memory(conn, sendspace.buffer_size(conn)) <= 2 * self.sndbuf

@@ -1,15 +1,17 @@
-"""struct tcp_info and its like, as Linux lays them out (linux/tcp.h, linux/sock_diag.h)."""
+"""struct tcp_info, as Linux lays it out (linux/tcp.h)."""
 
 from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING
 
-from tunstack.engine import State
+from tunstack.engine.state import State
 
 if TYPE_CHECKING:
-    from tunstack.sim.packetdrill.sockets import Socket
+    from tunstack.engine.connection import Connection
+    from tunstack.engine.listener import Listener
 
+MS = 1000  # us
 OPT_TIMESTAMPS = 1
 OPT_SACK = 2
 OPT_WSCALE = 4
@@ -38,18 +40,17 @@ LAYOUT = struct.Struct("=8B" + "".join(kind for _, kind in FIELDS) + "I")
 MAX = {"H": 0xFFFF, "I": 0xFFFFFFFF, "Q": RATE_MAX}
 
 
-def pack_tcp_info(sock: Socket) -> bytes:
-    """Return TCP_INFO of a socket in any state. What the engine does not know is zero."""
+def pack(conn: Connection | None, listener: Listener | None, now: int) -> bytes:
+    """Return struct tcp_info of a connection, a listener, or of a socket that is neither. What the engine does not know is zero."""
     values: dict[str, int] = {"max_pacing_rate": RATE_MAX, "reordering": 3}
     state = State.CLOSED
     retransmits = probes = backoff = options = scales = ca_state = 0
-    if sock.listener is not None:
+    if listener is not None:
         state = State.LISTEN
-        values["unacked"] = sock.listener.acceptable
-        values["sacked"] = sock.listener.backlog
-    elif sock.conn is not None:
-        conn = sock.conn
-        info = conn.info()
+        values["unacked"] = listener.acceptable
+        values["sacked"] = listener.backlog
+    elif conn is not None:
+        info = conn.info(now)
         mss = max(info.snd_mss, 1)
 
         def segments(octets: int) -> int:
@@ -65,7 +66,9 @@ def pack_tcp_info(sock: Socket) -> bytes:
             "snd_cwnd": info.cwnd // mss,
             "snd_ssthresh": INFINITE_SSTHRESH if info.ssthresh >= INFINITE_SSTHRESH else info.ssthresh // mss,
             "notsent_bytes": info.unsent,
-            "advmss": conn.rx.advmss if conn.rx is not None else 0,
+            "last_data_sent": info.last_data_sent // MS,
+            "last_data_recv": info.last_data_recv // MS,
+            "last_ack_recv": info.last_ack_recv // MS,
         }
         state = State.CLOSED if conn.is_over else conn.state  # Linux's socket is closed when TIME_WAIT begins
         retransmits, probes, backoff = info.retransmits, info.probes, info.backoff
@@ -80,11 +83,3 @@ def pack_tcp_info(sock: Socket) -> bytes:
             scales = info.snd_wscale | info.rcv_wscale << 4
     body = (min(max(values.get(name, 0), 0), MAX[kind]) for name, kind in FIELDS)
     return LAYOUT.pack(state, ca_state, min(retransmits, 255), min(probes, 255), min(backoff, 255), options, scales, 0, *body, 0)
-
-
-def pack_meminfo(sock: Socket) -> bytes:
-    """Return SO_MEMINFO: octets of memory, as far as they are known here."""
-    conn = sock.conn
-    queued = conn.tx.queue.end - conn.tx.queue.start if conn is not None else 0
-    received = conn.readable if conn is not None else 0
-    return struct.pack("=9I", received, 2 * sock.rcvbuf, 0, sock.sndbuf, 0, queued, 0, 0, 0)

@@ -1,0 +1,64 @@
+"""How a connection begins: its SYN, or what a listener kept of the peer's, and what the two SYNs agreed on.
+
+RFC 9293 3.5, 3.10.1. Times are int microseconds, lengths octets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine import ecn, sendbuffer, usertimeout
+from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
+from tunstack.engine.receiver import Receiver
+from tunstack.engine.retransmission import may_probe
+from tunstack.engine.state import SYN_RECEIVED, SYN_SENT
+from tunstack.engine.timers import NEVER
+
+if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
+
+
+def open_active(conn: Connection, now: int) -> None:
+    """Send a SYN (RFC 9293 3.10.1)."""
+    sysctl = conn.stack.sysctl
+    conn.syn_window = first_window(conn.options, sysctl, local_mss(conn.mtu, conn.options))
+    conn.syn_wscale = window_scale(conn.options, sysctl) if sysctl.tcp_window_scaling else None
+    conn.syn_ts_val = conn.ts_val(now)
+    conn.syn_ecn = sysctl.tcp_ecn == 1
+    conn.state = SYN_SENT
+    conn.tx.syn_sent()
+    conn.syn_due = True
+    conn.mark_dirty()
+
+
+def open_passive(conn: Connection, agreed: Agreed, irs: int, window: int, now: int) -> None:
+    """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
+    conn.state = SYN_RECEIVED
+    conn.segs_in = 1
+    conn.tx.syn_sent()
+    learn_peer(conn, agreed, irs, window, now)
+
+
+def learn_peer(conn: Connection, agreed: Agreed, irs: int, window: int, now: int) -> None:
+    """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
+    sysctl = conn.stack.sysctl
+    options = conn.options
+    conn.agreed = agreed
+    conn.opened_at = now
+    rcvbuf, largest = buffer_limits(options, sysctl)
+    mss = local_mss(conn.mtu, options) - agreed.option_octets
+    clamp = options.window_clamp or NEVER
+    rx = conn.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, conn.stack.counters, now)
+    rx.ecn_ok = agreed.ecn_ok
+    rx.ts_recent = agreed.ts_recent
+    rx.ts_recent_at = now
+    tx = conn.tx
+    tx.ect = ecn.ECT_0 if agreed.ecn_ok else ecn.NOT_ECT
+    tx.wscale = agreed.snd_wscale
+    tx.sndbuf = sendbuffer.flight_limit(options.sndbuf, sysctl)
+    tx.peer_mss = agreed.mss
+    tx.set_mss(agreed.option_octets, options.maxseg, sysctl.tcp_min_snd_mss)
+    conn.ts_ok = agreed.ts_ok
+    conn.recovery.is_sack = agreed.sack_ok
+    conn.can_probe = may_probe(conn)
+    usertimeout.take(conn, agreed.user_timeout)
