@@ -28,10 +28,10 @@ def test_the_timeout_is_srtt_and_variance_and_at_least_200_ms(play: Play) -> Non
         +0   write 100
         +0   > P. 1:101(100) ack 1
         +.24 < . 1:1(0) ack 101 win 30000
-        +0   expect srtt=380000 rttvar=190000 rto=1140000
+        +0   expect srtt=380000 rttvar=190000 rto=1180000
         +0   write 100
         +0   > P. 101:201(100) ack 1
-        +1.14 > P. 101:201(100) ack 1
+        +1.18 > P. 101:201(100) ack 1
         """
     )
 

@@ -27,7 +27,7 @@ def test_one_bbr_flow_leaves_the_queue_all_but_empty() -> None:
 
 
 def test_bbr_flows_among_themselves_queue_by_the_path_and_not_by_the_queue_that_there_is() -> None:
-    """M-38: their windows are twice what the path holds (67 packets) as each of them sees it, and a burst of ten; cubic takes what there is."""
+    """M-38: their windows are twice what the path holds (67 packets) as each of them sees it, and a burst of ten; cubic takes it all."""
     bbr, cubic = (run(name, 4, 40_000, 600, 40) for name in ("bbr", "cubic"))
     assert cubic.queue.mean > 400, cubic
     assert bbr.queue.mean * 3 < cubic.queue.mean, bbr

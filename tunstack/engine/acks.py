@@ -106,7 +106,7 @@ def acknowledged(conn: Connection, seg: Segment, now: int) -> None:  # hot
     oldest_at, youngest_at, fin = tx.board.acknowledge(ack)
     acked = tx.advance(ack, fin)
     rtt = now - youngest_at or 1
-    conn.rtt.sample(now - oldest_at or 1, rtt)
+    conn.rtt.sample(now - oldest_at or 1, rtt, ack, tx.snd_nxt, now)
     recovery = conn.recovery
     rack = recovery.rack
     rack.sent_at = youngest_at
@@ -153,7 +153,9 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
     if heard.acked:
         progressed(conn, fin, now)
     elif flight:
-        retransmission.set_timer(conn, False, now)
+        # News of data that left before what is oldest left again is progress too: the timer of the latter waits for its own round trip.
+        is_news = 0 < heard.oldest_sacked_at < board.flights[0].sent_at
+        retransmission.set_timer(conn, is_news, now)
         conn.mark_dirty()
 
 
@@ -189,7 +191,7 @@ def sample(conn: Connection, seg: Segment, heard: Heard, now: int) -> int:
     else:
         return 0
     if oldest:
-        conn.rtt.sample(oldest, youngest or oldest)
+        conn.rtt.sample(oldest, youngest or oldest, conn.tx.snd_una, conn.tx.snd_nxt, now)
     return youngest
 
 
@@ -203,7 +205,7 @@ def sample_syn(conn: Connection, seg: Segment, now: int) -> None:
     """The first RTT sample: the handshake's, unless the SYN was sent twice and there are no timestamps."""
     rtt = now - conn.syn_sent_at if conn.syn_sent_at else ts_rtt(conn, seg, now) if conn.ts_ok and seg.ts_ecr else 0
     if rtt or conn.syn_sent_at:
-        conn.rtt.sample(rtt, rtt)
+        conn.rtt.sample(rtt or 1, rtt or 1, conn.tx.snd_una, conn.tx.snd_nxt, now)
 
 
 # Delivery rate
@@ -241,6 +243,7 @@ def believed_blocks(conn: Connection, seg: Segment, heard: Heard) -> list[tuple[
             counters.TCPSACKDiscard += 1  # of what never can have been in one window
         else:
             heard.dsacked = size
+            heard.dsack_end = right
             if is_old:
                 counters.TCPDSACKRecv += 1
             else:

@@ -93,7 +93,7 @@ class ConnectionInfo:
             ecn_seen=rx.ecn_seen if rx else False,
             rto=rtt.rto,
             srtt=rtt.srtt,
-            rttvar=rtt.rttvar,
+            rttvar=rtt.deviation,
             min_rtt=rtt.min_rtt,
             cwnd=cc.cwnd if cc else 0,
             ssthresh=cc.ssthresh if cc else 0,

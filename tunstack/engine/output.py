@@ -67,7 +67,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         return poll_data(conn, size, now)
     if tx.pacer is not None:
         tx.pacer.on_stop(bool(tx.unsent), now)
-    if tx.fin_queued and not tx.unsent:
+    if tx.fin_queued and not tx.unsent and (tx.pipe < tx.cc.cwnd or not tx.outstanding):
         return poll_data(conn, 0, now)
     if tx.unsent:
         limit = tx.snd_wnd if tx.snd_wnd < tx.sndbuf else tx.sndbuf
@@ -159,7 +159,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
     tx = conn.tx
     board = tx.board
     index = board.next_lost()
-    if index is None:
+    if index is None or conn.recovery.is_holding:
         return None
     flight = board.flights[index]
     mss = tx.mss_now
@@ -196,7 +196,7 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
         set_timer(conn, False, now)
         return None
     size = min(tx.unsent, tx.mss_now)
-    if size and size <= tx.snd_wnd - tx.outstanding:
+    if (size or (tx.fin_queued and not tx.fin_sent)) and size <= tx.snd_wnd - tx.outstanding:
         segment = poll_data(conn, size, now)
         recovery.on_probe_sent(False)
     else:

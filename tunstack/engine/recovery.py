@@ -48,6 +48,7 @@ class Recovery:
         "dsack_dups",
         "expects_original",
         "force",
+        "is_holding",
         "is_quiet",
         "is_sack",
         "look_at",
@@ -77,6 +78,7 @@ class Recovery:
         self.is_quiet = True  # OPEN and no probe out: an ACK without SACK needs no look
         self.recover = tx.iss  # snd_nxt when the last recovery began (RFC 6582 3.2; high_seq in Linux)
         self.force = False  # one retransmission may leave whatever the window says (RFC 5681 3.2 step 3)
+        self.is_holding = False  # nothing more is resent until the next ACK or timeout: all may have been in error
         self.cwr_due = False  # the window fell: the next new data says so (RFC 3168 6.1.2)
         self.resent_at = 0  # when this episode's first retransmission left; 0: none did
         self.timer = TIMEOUT  # what the connection's rto_at is for
@@ -111,11 +113,12 @@ class Recovery:
         """
         tx, board, rack = self.tx, self.tx.board, self.rack
         lost_before = board.lost_ever
-        self.new_first = False
+        self.new_first = self.is_holding = False
         if heard.dsacked:
-            self._count_dsack(heard.dsacked)
+            self._count_dsack(heard)
         if heard.reordered is not None and (self.phase != LOSS or self._undo_marker is not None):
-            self._on_reordering((board.highest_sacked - heard.reordered) & MASK)
+            self._counters.TCPSACKReorder += 1
+            self._on_reordering(heard.reordered)
         rack.advance(heard)
         if not self.is_sack:
             self._count_without_sack(heard, is_duplicate)
@@ -139,16 +142,25 @@ class Recovery:
         elif heard.acked or (heard.sacked and rack.reordering > self._sysctl.tcp_reordering):
             cc.on_ack(heard.delivered, flight, rtt, now, self.phase == LOSS or tx.may_grow())
 
-    def _count_dsack(self, octets: int) -> None:
-        """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4)."""
+    def _count_dsack(self, heard: Heard) -> None:
+        """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4), unless it was the network that duplicated (RFC 3708 3)."""
+        octets, end = heard.dsacked, heard.dsack_end
         self.dsack_dups += -(-octets // self.tx.mss)
-        self.rack.on_dsack(self.tx.snd_una, self.tx.snd_nxt)
-        if self._undo_marker is not None and self._undo_resent > 0:
+        if self.dsack_dups > self.total_retrans:
+            heard.dsacked = 0
+            return
+        heard.is_probe_dsacked = end == self.probe_end and octets <= self.tx.mss
+        if self.rack.reorderings and not heard.is_probe_dsacked:  # else it was not for want of patience that it was resent (Linux)
+            self.rack.on_dsack(self.tx.snd_una, self.tx.snd_nxt)
+        if self._undo_marker is not None and self._undo_resent > 0 and seq_gt(end, self._undo_marker):
             self._undo_resent = max(self._undo_resent - octets, 0)
 
-    def _on_reordering(self, distance: int) -> None:
-        self._counters.TCPSACKReorder += 1
-        self.rack.on_reordering(distance, self.tx.mss, self._sysctl.tcp_max_reordering)
+    def _on_reordering(self, low: int) -> None:
+        """Data from `low` on was overtaken by what the peer has."""
+        tx = self.tx
+        high = tx.board.highest_sacked if self.is_sack and tx.board.sacked_segments else tx.snd_una
+        if seq_lt(low, high):
+            self.rack.on_reordering((high - low) & MASK, tx.mss, self._sysctl.tcp_max_reordering)
 
     def _count_without_sack(self, heard: Heard, is_duplicate: bool) -> None:
         """Guess from duplicate ACKs what has left the network (RFC 6582); what was counted is not delivered again by its ACK."""
@@ -157,14 +169,14 @@ class Recovery:
         exceeded = False
         if heard.acked:
             heard.delivered = max(heard.acked - board.sacked_out, min(mss, heard.acked))
-            exceeded = board.take_duplicate_acks(heard.acked, tx.outstanding, mss)
+            exceeded = board.take_duplicate_acks(heard.acked, mss)
             if heard.has_resent:
                 heard.has_original = False  # it may have waited for the retransmission: no evidence for F-RTO, as in Linux
             if self.phase != RECOVERY:
                 board.clear_duplicate_acks()
         elif is_duplicate and (self.phase != LOSS or seq_gt(tx.snd_nxt, self.recover)):
             before = board.sacked_out
-            exceeded = board.add_duplicate_ack(tx.outstanding, mss)
+            exceeded = board.add_duplicate_ack(mss)
             heard.delivered = max(board.sacked_out - before, 0)
         if exceeded and self._sysctl.tcp_max_reordering > self.rack.reordering:
             self._counters.TCPRenoReorder += 1
@@ -187,13 +199,13 @@ class Recovery:
             if self._undo_by_dsack(now):
                 self._try_open()
             self._find_losses(heard, now)
-            if self.phase != RECOVERY and tx.board.lost_out:
+            if self.phase != RECOVERY and tx.board.lost:
                 self._enter_recovery(now)
         elif self.phase == LOSS:
             self._go_on_after_timeout(heard, is_duplicate, echoed, now)
             resent_lost = self._find_losses(heard, now)
             if self.phase == OPEN or resent_lost:  # the window is undone, or falls once more
-                if tx.board.lost_out:
+                if tx.board.lost:
                     self._enter_recovery(now)
                 else:
                     self._try_open()
@@ -201,7 +213,7 @@ class Recovery:
             if self.phase <= DISORDER:
                 self._undo_by_dsack(now)
             self._find_losses(heard, now)
-            if tx.board.lost_out:
+            if tx.board.lost:
                 self._enter_recovery(now)
             else:
                 self._try_open()
@@ -355,7 +367,7 @@ class Recovery:
                 board.mark_lost(flight)
         tx.cc.cwnd = tx.pipe + tx.mss  # the loss window (RFC 5681 3.1)
         self.expects_original = bool(self._sysctl.tcp_frto) and (is_new or is_repeated)
-        self.new_first = False
+        self.new_first = self.is_holding = False
         self.force = True
         self.look_at = 0
 
@@ -363,6 +375,7 @@ class Recovery:
         """The reordering window is over (RFC 8985 6.2 step 5)."""
         tx, board = self.tx, self.tx.board
         lost_before = board.lost_ever
+        self.is_holding = False
         self._look_for_losses(now)
         if board.lost_ever == lost_before:
             return
@@ -400,6 +413,7 @@ class Recovery:
             self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now
         if self.tx.board.lost_out:
             self.force = True
+            self.is_holding = False
             self.expects_original = self.new_first = False  # nothing is on its way that F-RTO could learn from
             if self.phase != LOSS:
                 self.recover = self.tx.snd_nxt
@@ -503,11 +517,11 @@ class Recovery:
         board = self.tx.board
         if self._undo_marker is None or not self._came_before_retransmission(echoed):
             return False
-        if board.sacked_segments and self.is_sack and seq_lt(heard.prior_una, board.highest_sacked):
-            self._counters.TCPTSReorder += 1
-            self.rack.on_reordering((board.highest_sacked - heard.prior_una) & MASK, self.tx.mss, self._sysctl.tcp_max_reordering)
+        self._counters.TCPTSReorder += 1
+        self._on_reordering(heard.prior_una)
         if board.retrans_out:
-            return True  # retransmissions are on their way: neither more of them nor an end yet
+            self.is_holding = True  # retransmissions are on their way: neither more of them nor an end yet
+            return True
         self.resent_at = 0
         self._counters.TCPPartialUndo += 1
         self._undo(now, True)
@@ -554,7 +568,7 @@ class Recovery:
         una = self.tx.snd_una
         if seq_lt(una, end):
             return
-        if self.probe_was_resent and not heard.dsacked:
+        if self.probe_was_resent and not heard.is_probe_dsacked:
             if seq_gt(una, end):
                 self._begin_reduction(now)
                 self.phase = CWR
@@ -562,6 +576,6 @@ class Recovery:
                 self.phase = OPEN
                 self._try_open()
                 self._counters.TCPLossProbeRecovery += 1
-            elif not is_duplicate:
+            elif not is_duplicate or heard.sacked:
                 return
         self.probe_end = None

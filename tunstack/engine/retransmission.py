@@ -60,12 +60,14 @@ def unquiet_deadline(conn: Connection, progress: bool, now: int) -> int:
     elif recovery.look_at:
         recovery.timer = REORDER
         conn.rto_at = max(recovery.look_at, now) + REORDER_SLACK
+    elif recovery.timer == REORDER or (recovery.timer == PROBE and (progress or recovery.phase >= RECOVERY)):
+        # What the timer was for put the RTO off: it counts from when the oldest data left, whatever was acknowledged since (Linux).
+        head = board.flights[0]
+        recovery.timer = TIMEOUT
+        conn.rto_at = max((now if head.is_waiting else head.sent_at) + rtt.backed_off, now + 1)
     elif progress or conn.rto_at == NEVER:
         recovery.timer = TIMEOUT
         conn.rto_at = now + rtt.backed_off
-    elif recovery.timer == REORDER or (recovery.timer == PROBE and recovery.phase >= RECOVERY):
-        recovery.timer = TIMEOUT
-        conn.rto_at = max(board.flights[0].sent_at + rtt.backed_off, now + 1)
     return conn.rto_at
 
 

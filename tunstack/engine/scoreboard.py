@@ -49,9 +49,11 @@ class Heard:
     __slots__ = (
         "acked",
         "delivered",
+        "dsack_end",
         "dsacked",
         "has_original",
         "has_resent",
+        "is_probe_dsacked",
         "min_rtt",
         "newest",
         "newest_end",
@@ -76,6 +78,8 @@ class Heard:
         self.delivered = 0  # octets acknowledged or SACKed for the first time
         self.sacked = False  # something was SACKed for the first time
         self.dsacked = 0  # octets that it says arrived twice
+        self.dsack_end = 0  # the end of those
+        self.is_probe_dsacked = False  # they are the tail loss probe that is out
         self.has_original = False  # delivered data that was sent once, and before recovery began (RFC 5682 3.1 step 3)
         self.has_resent = False  # acknowledged data that was sent more than once (Karn)
         self.oldest_acked_at = 0  # when the oldest acknowledged data left, of that which was sent once
@@ -94,21 +98,17 @@ class Scoreboard:
     `sacked_out`, `lost_out` and `retrans_out` are the sums of their octets (`sacked_out` an estimate where the peer has no SACK).
     """
 
-    __slots__ = ("flights", "highest_sacked", "lost_ever", "lost_out", "retrans_out", "sacked_out", "sacked_segments")
+    __slots__ = ("flights", "highest_sacked", "lost", "lost_ever", "lost_out", "retrans_out", "sacked_out", "sacked_segments")
 
     def __init__(self) -> None:
         self.flights: deque[Flight] = deque()
         self.sacked_out = 0  # octets that left the network: SACKed or, without SACK, as duplicate ACKs say
         self.sacked_segments = 0  # the same in segments
         self.lost_out = 0  # octets that wait to be sent again
+        self.lost = 0  # octets taken for lost and not acknowledged since, also those that were sent again
         self.lost_ever = 0  # octets that were ever taken for lost
         self.retrans_out = 0  # octets of retransmissions in the network
         self.highest_sacked = 0  # behind the highest octet SACKed; valid while there is one
-
-    @property
-    def lost(self) -> int:
-        """Octets taken for lost and not acknowledged since, also those that were sent again."""
-        return sum((flight.end - flight.seq) & MASK for flight in self.flights if flight.marks & LOST)
 
     @property
     def is_reneged(self) -> bool:
@@ -210,6 +210,8 @@ class Scoreboard:
             self.retrans_out -= size
         elif marks & LOST:
             self.lost_out -= size
+        if marks & LOST:
+            self.lost -= size
         if not marks & EVER_RESENT:
             heard.youngest_at = max(heard.youngest_at, flight.sent_at)
             if not seq_gt(flight.end, recover):
@@ -260,29 +262,31 @@ class Scoreboard:
 
     # Peers without SACK (RFC 6582): what duplicate ACKs say.
 
-    def add_duplicate_ack(self, outstanding: int, mss: int) -> bool:
+    def add_duplicate_ack(self, mss: int) -> bool:
         """A segment left the network. Return whether more did than can have: at least one hole stays (then it was reordering)."""
-        self.sacked_out += mss
         self.sacked_segments += 1
-        return self._limit_sacked(outstanding, mss)
+        return self._limit_sacked(mss)
 
-    def take_duplicate_acks(self, acked: int, outstanding: int, mss: int) -> bool:
+    def take_duplicate_acks(self, acked: int, mss: int) -> bool:
         """A partial ACK of `acked` octets: it filled one hole, the rest was counted as SACKed before. As `add_duplicate_ack`."""
-        segments = max(-(-acked // mss) - 1, 0)
-        if segments >= self.sacked_segments:
-            self.clear_duplicate_acks()
-        else:
-            self.sacked_segments -= segments
-            self.sacked_out = self.sacked_segments * mss
-        return self._limit_sacked(outstanding, mss)
+        self.sacked_segments -= min(max(-(-acked // mss) - 1, 0), self.sacked_segments)
+        return self._limit_sacked(mss)
 
-    def _limit_sacked(self, outstanding: int, mss: int) -> bool:
-        limit = max(outstanding - max(self.lost_out, mss), 0)
-        if self.sacked_out <= limit:
-            return False
-        self.sacked_out = limit
-        self.sacked_segments = -(-limit // mss)
-        return True
+    def _limit_sacked(self, mss: int) -> bool:
+        """Bring the estimate within what is outstanding: segments, since a small one or a FIN makes a duplicate ACK like any other."""
+        segments = holes = 0
+        for flight in self.flights:
+            count = -(-(((flight.end - flight.seq) & MASK) - flight.fin) // mss) or 1
+            segments += count
+            if flight.marks & LOST:
+                holes += count
+        limit = max(segments - (holes or 1), 0)
+        is_exceeded = self.sacked_segments > limit
+        if is_exceeded:
+            self.sacked_segments = limit
+        room = (self.flights[-1].end - self.flights[0].seq) & MASK if limit else 0
+        self.sacked_out = min(self.sacked_segments * mss, max(room - max(self.lost, mss), self.sacked_segments))
+        return is_exceeded
 
     def clear_duplicate_acks(self) -> None:
         """Nothing is counted as SACKed any more."""
@@ -299,6 +303,8 @@ class Scoreboard:
         size = (flight.end - flight.seq) & MASK
         if marks & RESENT:
             self.retrans_out -= size
+        if not marks & LOST:
+            self.lost += size
         self.lost_out += size
         self.lost_ever += size
         flight.marks = marks & ~RESENT | LOST
@@ -328,9 +334,8 @@ class Scoreboard:
     def forget_losses(self) -> None:
         """Nothing was lost after all."""
         for flight in self.flights:
-            if flight.is_waiting:
-                flight.marks &= ~LOST
-        self.lost_out = 0
+            flight.marks &= ~LOST
+        self.lost = self.lost_out = 0
 
     def next_lost(self) -> int | None:
         """Return the index of the first flight that waits to be sent again."""

@@ -45,6 +45,7 @@ class Sysctl:
     tcp_max_reordering: int = 300  # segments
     tcp_max_syn_backlog: int = 4096
     tcp_max_tw_buckets: int = 262144
+    tcp_min_rtt_wlen: int = 300  # s for which the least round-trip time is believed
     tcp_min_snd_mss: int = 48  # octets, options counted: what a hostile MSS option is raised to
     tcp_moderate_rcvbuf: bool = True  # the receive buffer grows by itself
     tcp_min_tso_segs: int = 2  # packets that leave together at least

@@ -81,6 +81,7 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
 def reordering_timeout(conn: Connection, now: int) -> None:
     """RACK has waited long enough for what may only be late (RFC 8985 6.2 step 5)."""
     conn.recovery.on_reorder_timeout(now)
+    conn.recovery.timer = REORDER  # it put the RTO off, which counts from when the oldest data left
     retransmission.set_timer(conn, False, now)
     conn.mark_dirty()
 
