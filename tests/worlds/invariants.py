@@ -7,8 +7,8 @@ timer, or waits for somebody else's word. Nothing is stuck, seen locally.
 from __future__ import annotations
 
 from tunstack.engine.connection import Connection
+from tunstack.engine.phase import DISORDER, OPEN
 from tunstack.engine.receiver import Receiver
-from tunstack.engine.recovery import DISORDER, OPEN
 from tunstack.engine.scoreboard import EVER_RESENT, LOST, RESENT, SACKED
 from tunstack.engine.sender import Sender
 from tunstack.engine.stack import Stack

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import mtuprobe, paws, retransmission, transitions
 from tunstack.engine.guard import challenge
-from tunstack.engine.recovery import RECOVERY
+from tunstack.engine.phase import RECOVERY
 from tunstack.engine.scoreboard import Heard
 from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine import output
 from tunstack.engine.config import IPV4_HEADER, TCP_HEADER
 from tunstack.engine.pathmss import sync_mss
-from tunstack.engine.recovery import OPEN
+from tunstack.engine.phase import OPEN
 from tunstack.seq import seq_ge
 from tunstack.wire.segment import PSH, Segment
 

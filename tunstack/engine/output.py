@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import chrono, ecn, mtuprobe, urgent, usertimeout
+from tunstack.engine import chrono, ecn, lossprobe, mtuprobe, urgent, usertimeout
 from tunstack.engine.ackpolicy import ack_sent
 from tunstack.engine.handshake import local_mss, make_syn
+from tunstack.engine.phase import LOSS, PROBE, REORDER
 from tunstack.engine.receivewindow import advertise
-from tunstack.engine.recovery import LOSS, PROBE, REORDER
 from tunstack.engine.retransmission import restart_timer, set_timer
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.scoreboard import SACKED
@@ -198,7 +198,7 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
     size = min(tx.unsent, tx.mss_now)
     if (size or (tx.fin_queued and not tx.fin_sent)) and size <= tx.snd_wnd - tx.outstanding:
         segment = poll_data(conn, size, now)
-        recovery.on_probe_sent(False)
+        lossprobe.on_probe_sent(recovery, False)
     else:
         board = tx.board
         index = len(board.flights) - 1
@@ -213,7 +213,7 @@ def poll_loss_probe(conn: Connection, now: int) -> Segment | None:
         length = ((flight.end - flight.seq) & MASK) - flight.fin
         count_resent(conn, 1, length)
         recovery.on_resent(length + flight.fin, now)
-        recovery.on_probe_sent(True)
+        lossprobe.on_probe_sent(recovery, True)
         segment = make_data(conn, flight.seq, length, flight.fin, flight.end == tx.snd_nxt, ecn.NOT_ECT, now)
     restart_timer(conn, now)
     return segment

@@ -1,49 +1,36 @@
 """Loss recovery: the one place that decides that something is lost, and what becomes of the window then.
 
-RFC 5681 3.2, RFC 6582 (NewReno, peers without SACK), RFC 6675, RFC 6937 (PRR), RFC 8985 (RACK, tail loss probe), RFC 5682 (F-RTO),
-RFC 3522 and RFC 3708 (undo by timestamps and D-SACK), RFC 3042 (limited transmit: what is SACKed leaves the pipe). The states are
-Linux's. Marks flights on the scoreboard; output.py sends what is marked. Times are int microseconds, lengths octets.
+RFC 5681 3.2, RFC 6582 (NewReno, peers without SACK), RFC 6675, RFC 6937 (PRR), RFC 8985 (RACK), RFC 3042 (limited transmit: what is
+SACKed leaves the pipe). Its parts are rack.py, prr.py, undo.py and lossprobe.py; the phases are Linux's. Marks flights on the
+scoreboard; output.py sends what is marked. Times are int microseconds, lengths octets.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine import lossprobe, undo
 from tunstack.engine.counters import Counters
+from tunstack.engine.phase import CWR, DISORDER, LOSS, OPEN, RECOVERY, TIMEOUT
 from tunstack.engine.prr import RateReduction
 from tunstack.engine.rack import Rack
 from tunstack.engine.rtt import RttEstimator
 from tunstack.engine.scoreboard import EVER_RESENT, Heard
 from tunstack.engine.sender import Sender
-from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_lt
+from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt
 
 if TYPE_CHECKING:
     from tunstack.engine.mtuprobe import MtuProbe
     from tunstack.engine.sysctl import Sysctl
-
-# Phases, by Linux's names (tcpi_ca_state).
-OPEN = 0  # nothing amiss
-DISORDER = 1  # duplicate ACKs or SACKs, nothing lost yet
-CWR = 2  # the window falls without a loss (ECN)
-RECOVERY = 3  # fast recovery: ends when `recover` is acknowledged
-LOSS = 4  # after a timeout: everything in flight then is in doubt
-
-# What the retransmission timer is for.
-TIMEOUT = 0  # RTO
-PROBE = 1  # tail loss probe
-REORDER = 2  # RACK's reordering window
 
 
 class Recovery:
     """Follows one connection's ACKs. Called by acks.py for ACKs, by timeouts.py for the timer, by output.py for what leaves."""
 
     __slots__ = (
-        "_counters",
         "_prr",
         "_sysctl",
-        "_undo_marker",
-        "_undo_resent",
-        "_undo_window",
+        "counters",
         "cwr_due",
         "dsack_dups",
         "expects_original",
@@ -65,13 +52,16 @@ class Recovery:
         "timer",
         "total_retrans",
         "tx",
+        "undo_marker",
+        "undo_resent",
+        "undo_window",
     )
 
     def __init__(self, tx: Sender, rtt: RttEstimator, sysctl: Sysctl, counters: Counters) -> None:
         self.tx = tx
         self.rtt = rtt
         self._sysctl = sysctl
-        self._counters = counters
+        self.counters = counters
         self.rack = Rack(sysctl.tcp_reordering)
         self.is_sack = False  # the peer sends SACK
         self.phase = OPEN
@@ -88,9 +78,9 @@ class Recovery:
         self._prr = RateReduction()
         # Undo: where SND.UNA stood when the window was reduced, None: nothing to undo; and the octets resent since
         # of which no D-SACK came, -1: none was resent.
-        self._undo_marker: int | None = None
-        self._undo_resent = -1
-        self._undo_window = False  # the reduction may be taken back too: no ECN echo asked for it (prior_ssthresh in Linux)
+        self.undo_marker: int | None = None
+        self.undo_resent = -1
+        self.undo_window = False  # the reduction may be taken back too: no ECN echo asked for it (prior_ssthresh in Linux)
         self.expects_original = False  # F-RTO waits for evidence (RFC 5682 3.1)
         self.new_first = False  # F-RTO wants new data sent, not retransmissions (step 2b)
         self.mtu_probe: MtuProbe | None = None  # the search for the path MTU, if there is one
@@ -116,18 +106,18 @@ class Recovery:
         self.new_first = self.is_holding = False
         if heard.dsacked:
             self._count_dsack(heard)
-        if heard.reordered is not None and (self.phase != LOSS or self._undo_marker is not None):
-            self._counters.TCPSACKReorder += 1
-            self._on_reordering(heard.reordered)
+        if heard.reordered is not None and (self.phase != LOSS or self.undo_marker is not None):
+            self.counters.TCPSACKReorder += 1
+            self.on_reordering(heard.reordered)
         rack.advance(heard)
         if not self.is_sack:
             self._count_without_sack(heard, is_duplicate)
         if self.probe_end is not None:
-            self._judge_probe(heard, is_duplicate, now)
+            lossprobe.judge_probe(self, heard, is_duplicate, now)
         if board.is_reneged:
             self.look_at = 0
             if self.phase <= DISORDER:
-                self._try_open()
+                self.try_open()
             self._set_quiet()
             return  # the timer will tell
         self._change_phase(heard, is_duplicate, echoed, now)
@@ -152,10 +142,10 @@ class Recovery:
         heard.is_probe_dsacked = end == self.probe_end and octets <= self.tx.mss
         if self.rack.reorderings and not heard.is_probe_dsacked:  # else it was not for want of patience that it was resent (Linux)
             self.rack.on_dsack(self.tx.snd_una, self.tx.snd_nxt)
-        if self._undo_marker is not None and self._undo_resent > 0 and seq_gt(end, self._undo_marker):
-            self._undo_resent = max(self._undo_resent - octets, 0)
+        if self.undo_marker is not None and self.undo_resent > 0 and seq_gt(end, self.undo_marker):
+            self.undo_resent = max(self.undo_resent - octets, 0)
 
-    def _on_reordering(self, low: int) -> None:
+    def on_reordering(self, low: int) -> None:
         """Data from `low` on was overtaken by what the peer has."""
         tx = self.tx
         high = tx.board.highest_sacked if self.is_sack and tx.board.sacked_segments else tx.snd_una
@@ -179,44 +169,44 @@ class Recovery:
             exceeded = board.add_duplicate_ack(mss)
             heard.delivered = max(board.sacked_out - before, 0)
         if exceeded and self._sysctl.tcp_max_reordering > self.rack.reordering:
-            self._counters.TCPRenoReorder += 1
+            self.counters.TCPRenoReorder += 1
             self.rack.on_reordering(tx.outstanding, mss, self._sysctl.tcp_max_reordering)
 
     def _change_phase(self, heard: Heard, is_duplicate: bool, echoed: int | None, now: int) -> None:
         """Go from one phase to another (Linux's tcp_fastretrans_alert)."""
         tx = self.tx
         if self.phase == CWR and seq_gt(tx.snd_una, self.recover):
-            self._end_reduction(now)
+            self.end_reduction(now)
             self.phase = OPEN
         elif self.phase == RECOVERY and seq_ge(tx.snd_una, self.recover):
             if not self.is_sack:
                 tx.board.clear_duplicate_acks()
-            if self._undo_whole(echoed, now):
+            if undo.undo_whole(self, echoed, now):
                 return
         if self.phase == RECOVERY:
-            if heard.acked and self._undo_partly(heard, echoed, now):
+            if heard.acked and undo.undo_partly(self, heard, echoed, now):
                 return
-            if self._undo_by_dsack(now):
-                self._try_open()
+            if undo.undo_by_dsack(self, now):
+                self.try_open()
             self._find_losses(heard, now)
             if self.phase != RECOVERY and tx.board.lost:
                 self._enter_recovery(now)
         elif self.phase == LOSS:
-            self._go_on_after_timeout(heard, is_duplicate, echoed, now)
+            undo.go_on_after_timeout(self, heard, is_duplicate, echoed, now)
             resent_lost = self._find_losses(heard, now)
             if self.phase == OPEN or resent_lost:  # the window is undone, or falls once more
                 if tx.board.lost:
                     self._enter_recovery(now)
                 else:
-                    self._try_open()
+                    self.try_open()
         else:
             if self.phase <= DISORDER:
-                self._undo_by_dsack(now)
+                undo.undo_by_dsack(self, now)
             self._find_losses(heard, now)
             if tx.board.lost:
                 self._enter_recovery(now)
             else:
-                self._try_open()
+                self.try_open()
 
     def _find_losses(self, heard: Heard, now: int) -> int:
         """Mark what is lost. Return the octets of retransmissions among it."""
@@ -239,7 +229,7 @@ class Recovery:
         reo_wnd = rack.window(self.phase >= RECOVERY, board.sacked_segments, self.rtt, self._sysctl)
         self.look_at, resent_lost = rack.detect(board, reo_wnd, now)
         if resent_lost:
-            self._counters.TCPLostRetransmit += 1
+            self.counters.TCPLostRetransmit += 1
         return resent_lost
 
     # Beginnings and ends.
@@ -250,7 +240,7 @@ class Recovery:
         elif not self.is_quiet:  # after an undo a flight may have been sent twice all the same: Karn's rule
             self.is_quiet = not any(flight.marks for flight in self.tx.board.flights)
 
-    def _try_open(self) -> None:
+    def try_open(self) -> None:
         """OPEN, or DISORDER while something is still unclear."""
         if self.phase == CWR:
             return
@@ -263,7 +253,7 @@ class Recovery:
             self.phase = phase
             self.recover = self.tx.snd_nxt
 
-    def _begin_reduction(self, now: int) -> None:
+    def begin_reduction(self, now: int) -> None:
         tx = self.tx
         self.recover = tx.snd_nxt
         self.probe_end = None
@@ -271,21 +261,21 @@ class Recovery:
         tx.cc.on_congestion(tx.outstanding, now)
         self.cwr_due = True
 
-    def _end_reduction(self, now: int) -> None:
+    def end_reduction(self, now: int) -> None:
         cc = self.tx.cc
-        if not cc.rate_based and (self.phase == CWR or self._undo_marker is not None):
+        if not cc.rate_based and (self.phase == CWR or self.undo_marker is not None):
             cc.on_recovery_exit(self.tx.outstanding, now)
 
     def _begin_undo(self) -> None:
         """Remember what may have to be undone."""
         board = self.tx.board
-        self._undo_marker = self.tx.snd_una
-        self._undo_window = self.phase != CWR
-        self._undo_resent = board.retrans_out or -1
+        self.undo_marker = self.tx.snd_una
+        self.undo_window = self.phase != CWR
+        self.undo_resent = board.retrans_out or -1
 
     def _enter_recovery(self, now: int) -> None:
         """A loss is evident: fast recovery begins, or for Tahoe what a timeout does."""
-        counters = self._counters
+        counters = self.counters
         tx = self.tx
         if self.mtu_probe is not None and self.phase < CWR and self.mtu_probe.is_lost_at(tx.snd_una):
             counters.TCPMTUPFail += 1
@@ -310,7 +300,7 @@ class Recovery:
             self.resent_at = 0
         self._begin_undo()
         if self.phase != CWR and self.phase != RECOVERY:
-            self._begin_reduction(now)
+            self.begin_reduction(now)
         self.phase = RECOVERY
         self.force = True
 
@@ -334,7 +324,7 @@ class Recovery:
         `is_repeated`: nothing was acknowledged since the last time.
         """
         tx, board, rack = self.tx, self.tx.board, self.rack
-        counters = self._counters
+        counters = self.counters
         counters.TCPTimeouts += 1
         if self.phase == RECOVERY:
             if self.is_sack:
@@ -417,16 +407,16 @@ class Recovery:
             self.expects_original = self.new_first = False  # nothing is on its way that F-RTO could learn from
             if self.phase != LOSS:
                 self.recover = self.tx.snd_nxt
-                self._undo_marker = None
+                self.undo_marker = None
                 self.phase = LOSS
                 self.is_quiet = False
 
     def on_ecn_echo(self, now: int) -> None:
         """The peer saw Congestion Experienced: the window falls as for a loss, once a window of data (RFC 3168 6.1.2)."""
-        self._undo_window = False
+        self.undo_window = False
         if self.phase < CWR:
-            self._undo_marker = None
-            self._begin_reduction(now)
+            self.undo_marker = None
+            self.begin_reduction(now)
             self.phase = CWR
             self.is_quiet = False
 
@@ -445,137 +435,4 @@ class Recovery:
         self.total_retrans += -(-octets // self.tx.mss_now)
         if not self.resent_at:
             self.resent_at = now
-        self._undo_resent = max(self._undo_resent, 0) + octets
-
-    # After a timeout (RFC 5682 3.1, with SACK).
-
-    def _go_on_after_timeout(self, heard: Heard, is_duplicate: bool, echoed: int | None, now: int) -> None:
-        tx = self.tx
-        recovered = seq_ge(tx.snd_una, self.recover)
-        if heard.acked and self._undo_loss(False, echoed, now):
-            return
-        if self.expects_original:
-            if heard.has_original and self._undo_loss(True, echoed, now):
-                return  # step 3b: what was sent only once arrives, nothing was lost
-            if seq_gt(tx.snd_nxt, self.recover):
-                if heard.sacked or is_duplicate:
-                    self.expects_original = False  # step 3a: the loss was real
-            elif heard.acked and not recovered:
-                self.recover = tx.snd_nxt
-                if tx.unsent and tx.snd_wnd > tx.outstanding:
-                    self.new_first = True  # step 2b
-                    return
-                self.expects_original = False
-        if recovered:
-            if not self.is_sack:
-                tx.board.clear_duplicate_acks()
-            self._undo_whole(echoed, now)
-
-    # Undo (RFC 3522, RFC 3708, RFC 4015 as Linux has it).
-
-    def _came_before_retransmission(self, echoed: int | None) -> bool:
-        """Whether the ACK was caused by an original, by the timestamp echoed (Eifel), or because nothing was resent yet."""
-        if not self.resent_at:
-            return self.is_sack or not seq_ge(self.tx.snd_una, self.recover)
-        return echoed is not None and (echoed - self.resent_at // 1000) & MASK >= HALF
-
-    def _may_undo(self, echoed: int | None) -> bool:
-        return self._undo_marker is not None and (not self._undo_resent or self._came_before_retransmission(echoed))
-
-    def _undo(self, now: int, forget_losses: bool) -> None:
-        """Take the reduction back."""
-        if forget_losses:
-            self.tx.board.forget_losses()
-        if self._undo_window:
-            self.tx.cc.on_spurious(now)
-            self.cwr_due = False
-        self._undo_marker = None
-        self.rack.is_advanced = True  # look at what is in flight with fresh eyes
-
-    def _undo_whole(self, echoed: int | None, now: int) -> bool:
-        """All that was outstanding is acknowledged: undo if it was in error. Return True to stay in the phase (RFC 6582 3.2 step 1)."""
-        if self._may_undo(echoed):
-            if self.phase == LOSS:
-                self._counters.TCPLossUndo += 1
-            else:
-                self._counters.TCPFullUndo += 1
-            self._undo(now, False)
-        else:
-            self.rack.on_recovery_end()
-        if not self.is_sack and self.tx.snd_una == self.recover:
-            # Without SACK more duplicate ACKs for the same octet may still come: nothing above it was acknowledged yet.
-            if not self.tx.board.retrans_out:
-                self.resent_at = 0
-            return True
-        if self.phase == RECOVERY:
-            self._end_reduction(now)
-        self.phase = OPEN
-        return False
-
-    def _undo_partly(self, heard: Heard, echoed: int | None, now: int) -> bool:
-        """A partial ACK by a delayed original. Return True when nothing more should be marked now."""
-        board = self.tx.board
-        if self._undo_marker is None or not self._came_before_retransmission(echoed):
-            return False
-        self._counters.TCPTSReorder += 1
-        self._on_reordering(heard.prior_una)
-        if board.retrans_out:
-            self.is_holding = True  # retransmissions are on their way: neither more of them nor an end yet
-            return True
-        self.resent_at = 0
-        self._counters.TCPPartialUndo += 1
-        self._undo(now, True)
-        self.phase = OPEN
-        self._try_open()
-        return False
-
-    def _undo_by_dsack(self, now: int) -> bool:
-        """Every retransmission was reported to have arrived twice."""
-        if self._undo_marker is None or self._undo_resent:
-            return False
-        self._counters.TCPDSACKUndo += 1
-        self._undo(now, False)
-        if self.phase == RECOVERY:
-            self.phase = DISORDER
-        return True
-
-    def _undo_loss(self, by_frto: bool, echoed: int | None, now: int) -> bool:
-        if not by_frto and not self._may_undo(echoed):
-            return False
-        self._undo(now, True)
-        self._counters.TCPLossUndo += 1
-        if by_frto:
-            self._counters.TCPSpuriousRTOs += 1
-        if not self.is_sack and self.tx.snd_una == self.recover:
-            return True
-        if by_frto or self.is_sack:
-            self.phase = OPEN
-        return True
-
-    # Tail loss probe (RFC 8985 7).
-
-    def on_probe_sent(self, was_resent: bool) -> None:
-        """The probe leaves."""
-        self._counters.TCPLossProbes += 1
-        self.probe_end = self.tx.snd_nxt
-        self.probe_was_resent = was_resent
-        self.is_quiet = False
-
-    def _judge_probe(self, heard: Heard, is_duplicate: bool, now: int) -> None:
-        """Whether the probe repaired a loss (RFC 8985 7.4.2): then the window falls, since there was one."""
-        end = self.probe_end
-        assert end is not None
-        una = self.tx.snd_una
-        if seq_lt(una, end):
-            return
-        if self.probe_was_resent and not heard.is_probe_dsacked:
-            if seq_gt(una, end):
-                self._begin_reduction(now)
-                self.phase = CWR
-                self._end_reduction(now)
-                self.phase = OPEN
-                self._try_open()
-                self._counters.TCPLossProbeRecovery += 1
-            elif not is_duplicate or heard.sacked:
-                return
-        self.probe_end = None
+        self.undo_resent = max(self.undo_resent, 0) + octets

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import usertimeout
-from tunstack.engine.recovery import CWR, PROBE, RECOVERY, REORDER, TIMEOUT
+from tunstack.engine.phase import CWR, PROBE, RECOVERY, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MIN
 from tunstack.engine.timers import NEVER
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import ackpolicy, mtuprobe, output, retransmission, transitions, usertimeout
-from tunstack.engine.recovery import PROBE, REORDER, TIMEOUT
+from tunstack.engine.phase import PROBE, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
 from tunstack.engine.timers import NEVER
