@@ -189,6 +189,9 @@ def draw_world(seed: int) -> WorldPlan:
     abrupt = dice.chance(0.25)
     count = dice.weighted({1: 0.8, 2: 0.14, 3: 0.04, 5: 0.02})
     pairs = tuple(_draw_pair(dice, abrupt, count, min(host.mtu for host in hosts)) for _ in range(count))
+    if any(pair.again is not None for pair in pairs):
+        # A four-tuple that is used again lives by sequence numbers that move on (RFC 9293 3.4.1): ours then, and none that are forced.
+        hosts = [replace(host, isn=None) for host in hosts]
     return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice=dice.chance(0.02))
 
 
