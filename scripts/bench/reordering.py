@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Needless retransmissions under reordering without loss: Linux to Linux over `tunstack link`, tunstack to tunstack in virtual time.
 
-    sudo .venv/bin/python scripts/bench/reordering.py            # three minutes
+    sudo .venv/bin/python scripts/bench/reordering.py            # two and a half minutes
     .venv/bin/python scripts/bench/reordering.py --virtual-only  # without root: only ours
 
 The link has a round trip of 20 ms and a rate, drops nothing, and holds a share of the frames back until `depth` others have overtaken
@@ -91,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=2.0, metavar="PERCENT", help="of the frames that are overtaken (default 2)")
     parser.add_argument("--rate", type=float, default=20.0, metavar="MBIT", help="of the link (default 20)")
     parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="length of a run (default 4)")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="runs of each (default 3)")
+    parser.add_argument("--runs", type=int, default=4, metavar="N", help="runs of each (default 4)")
     parser.add_argument("--virtual-only", action="store_true", help="do not measure Linux")
     options = parser.parse_args()
     if not 0 < options.share <= 50 or not 0 < options.rate <= 1000 or not 0 < options.seconds <= 60 or not 0 < options.runs <= 100:

@@ -13,8 +13,8 @@ from tunstack.engine.sysctl import Sysctl
 from tunstack.sim.transfer import transfer
 from tunstack.sim.world import SECOND, World
 
-RMEM = (4096, 131072, 786432)  # tcp_rmem: twice the bandwidth-delay product of 20 ms and 50 Mbit/s and more are in flight
-QUEUE = 2000  # frames
+RMEM = (4096, 131072, 262144)  # tcp_rmem: in flight at most are three times what 20 ms and 20 Mbit/s hold
+QUEUE = 1000  # frames
 ENDLESS = 1 << 40  # octets
 
 
