@@ -25,6 +25,10 @@ from tunstack.aio import Endpoint, open_tun
 from tunstack.engine.options import SocketOptions
 
 TUN = "bench0"
+NAMES = {"TcpOutSegs": "segments", "TcpRetransSegs": "retransmitted", "TCPTimeouts": "timeouts"}
+# Given under Linux's own names.
+EVIDENCE = ("TCPOrigDataSent", "TCPLossProbes", "TCPSackRecovery", "TCPSACKReorder", "TCPTSReorder")
+UNDONE = ("TCPFullUndo", "TCPPartialUndo", "TCPDSACKUndo", "TCPLossUndo")
 CONNECT_GRACE = 5.0  # s: connections that come later, because their SYNs were lost thrice, are not waited for
 
 
@@ -109,15 +113,19 @@ async def _connect_kernel(options: argparse.Namespace) -> None:
 
 def sent(endpoint: Endpoint | None) -> dict[str, int]:
     """Return what this end's TCP sent since it came into being: its namespace, or its stack, is as old as the measurement."""
-    if endpoint is not None:
-        counters = endpoint.stack.counters
-        return {"segments": counters.TcpOutSegs, "retransmitted": counters.TcpRetransSegs, "timeouts": counters.TCPTimeouts}
-    names = {"OutSegs": "segments", "RetransSegs": "retransmitted", "TCPTimeouts": "timeouts"}
+    counts = kernel_counters() if endpoint is None else endpoint.stack.counters.as_dict()
+    return {said: counts[name] for name, said in NAMES.items()} | {name: counts[name] for name in EVIDENCE + UNDONE}
+
+
+def kernel_counters() -> dict[str, int]:
+    """Return the kernel's counters in the namespace that this thread is in, named as nstat(8) does, but TcpExt's without prefix."""
     found = {}
     for table in ("snmp", "netstat"):
         lines = Path(f"/proc/thread-self/net/{table}").read_text().splitlines()
         for titles, values in zip(lines[::2], lines[1::2], strict=True):
-            found |= {names[title]: int(value) for title, value in zip(titles.split(), values.split(), strict=True) if title in names}
+            kind, *names = titles.split()
+            prefix = "" if kind == "TcpExt:" else kind.rstrip(":")
+            found |= {prefix + name: int(value) for name, value in zip(names, values.split()[1:], strict=True)}
     return found
 
 

@@ -17,6 +17,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +71,21 @@ class Conditions:
         return f"delay={self.rtt / 2:g}ms,{loss}rate={self.rate:g}mbit,queue={self.queue},seed={seed}"
 
 
-def measure(arrangement: Arrangement, conditions: Conditions, congestion: str, flows: int, seconds: float, seed: int) -> dict[str, Any]:
-    """Run so many connections at once for so many seconds; return what came of it. ProcessError says what went wrong."""
+def measure(
+    arrangement: Arrangement,
+    conditions: Conditions,
+    congestion: str,
+    flows: int,
+    seconds: float,
+    seed: int,
+    knobs: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run so many connections at once for so many seconds; return what came of it. ProcessError says what went wrong.
+
+    `knobs`: the kernels' settings below net/, by name.
+    """
     with ExitStack() as stack:
-        a, b = (stack.enter_context(_namespace()) for _ in "ab")
+        a, b = (stack.enter_context(_namespace(knobs or {})) for _ in "ab")
         ends = [f"/proc/{os.getpid()}/fd/{end.fd}:link0" for end in (a, b)]
         addresses = ["--a-address", f"{A_ADDRESS}/24", "--b-address", f"{B_ADDRESS}/24"]
         command = [sys.executable, "-m", "tunstack", "link", "--a", ends[0], "--b", ends[1], *addresses, "--link", conditions.spec(seed)]
@@ -113,14 +125,15 @@ def measure(arrangement: Arrangement, conditions: Conditions, congestion: str, f
         }
 
 
-def _namespace() -> Namespace:
+def _namespace(knobs: Mapping[str, str]) -> Namespace:
     namespace = Namespace()
-    for name, value in {
+    ours = {
         "ipv4/ip_forward": "1",
         "ipv4/conf/all/rp_filter": "0",
         "ipv4/conf/default/rp_filter": "0",
         "ipv4/tcp_no_metrics_save": "1",
-    }.items():
+    }
+    for name, value in (ours | dict(knobs)).items():
         namespace.set_sysctl(name, value)
     return namespace
 

@@ -37,6 +37,8 @@ PORT = 5001
 MTU = 1500
 BATCH = 16  # segments a batch, of those that wait
 LATENCY = 50  # us of virtual time that each way takes
+LOSS = 0.01  # share of the data segments, where some are lost
+SMALL = 100  # octets
 WARMUP = 4  # the measured run is this many times as long as what comes before
 
 
@@ -102,6 +104,8 @@ class Host:
         self.stack = Stack(StackConfig((self.address,), MTU, max_payload), random.Random(seed), bytes(16))
         self.peer: Host
         self._meter = meter
+        self._losses = random.Random(seed)
+        self.loss = 0.0  # share of what it sends that does not arrive
         self.arrived: list[Segment] = []
 
     def flush(self, now: int) -> None:
@@ -116,6 +120,8 @@ class Host:
 
         if stack.has_output:
             self._meter.time(f"{self.name} out", poll)
+            if self.loss:
+                out = [item for item in out if self._losses.random() >= self.loss]
             self.peer.arrived += map(_as_received, out)
 
     def receive(self, now: int) -> None:
@@ -134,7 +140,12 @@ class Host:
             self.flush(now)
         deadline = stack.next_deadline()
         if deadline is not None and deadline <= now:
-            stack.advance(now)
+
+            def advance() -> int:
+                stack.advance(now)
+                return 0
+
+            self._meter.time(f"{self.name} in", advance)  # what timers cost is spread over the segments too
         self.flush(now)
 
 
@@ -238,12 +249,33 @@ def _segments(meter: Meter) -> int:
     return sum(stage.segments for stage in meter.stages.values())
 
 
-def bulk(max_payload: int, meter: Meter, segments: int) -> None:
+def bulk(max_payload: int, meter: Meter, segments: int, loss: float = 0.0) -> None:
     """One connection, client to server, as fast as its windows let it."""
     world = World(max_payload, meter, lambda world, conn: NullSink())
+    world.client.loss = loss
     source = Source(world)
     source.conn = world.connect(source)
     _run(world, meter, segments)
+
+
+def small(meter: Meter, segments: int) -> None:
+    """One connection, client to server, on which each segment carries one small write."""
+    world = World(MTU - 52, meter, lambda world, conn: NullSink())
+    conn = world.connect(NullSink())
+    data = bytes(SMALL)
+
+    def send() -> int:
+        conn.send(data, world.now)
+        return 0
+
+    def write() -> None:
+        for _ in range(BATCH):
+            if conn.unsent:  # the window is full: more would make larger segments of it
+                return
+            meter.time("client out", send)
+            world.client.flush(world.now)
+
+    _run(world, meter, segments, write)
 
 
 def ping(meter: Meter, segments: int) -> None:
@@ -266,11 +298,14 @@ def connections(meter: Meter, segments: int) -> None:
     _run(world, meter, segments)
 
 
-def _run(world: World, meter: Meter, segments: int) -> None:
+def _run(world: World, meter: Meter, segments: int, write: Callable[[], None] = lambda: None) -> None:
+    """Run so many segments, after a warm-up; `write` is the application's turn before each step."""
     while _segments(meter) < segments // WARMUP:
+        write()
         world.step()
     meter.reset()
     while _segments(meter) < segments:
+        write()
         world.step()
 
 
@@ -282,6 +317,14 @@ SCENARIOS: dict[str, tuple[Callable[[Meter, int], None], dict[str, str]]] = {
     ),
     "bulk, one packet each": (
         lambda meter, segments: bulk(MTU - 52, meter, segments),
+        {"client out": "data out", "server in": "data in", "server out": "ACK out", "client in": "ACK in"},
+    ),
+    "bulk, 1 % loss with SACK": (
+        lambda meter, segments: bulk(MTU - 52, meter, segments, LOSS),
+        {"client out": "data out", "server in": "data in", "server out": "ACK out", "client in": "ACK in"},
+    ),
+    "small, 100 octets each": (
+        small,
         {"client out": "data out", "server in": "data in", "server out": "ACK out", "client in": "ACK in"},
     ),
     "ping-pong": (ping, {"server in": "in", "server out": "out"}),

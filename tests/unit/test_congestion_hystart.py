@@ -189,13 +189,20 @@ def test_rounds_in_which_the_window_is_not_used_are_none() -> None:
     assert control.ssthresh < INFINITE
 
 
-def test_after_an_undo_the_rounds_are_counted_anew() -> None:
-    """What happened in recovery was not counted."""
+def test_after_an_undo_the_last_round_counted_is_compared_with() -> None:
+    """M-39: what happened in recovery was not counted, but the queue that grew meanwhile ends slow start all the same."""
     control = Cubic(MSS, 10 * MSS)
     slow_start(control, 3, 100 * MS)
     control.on_congestion(80 * MSS, 0)
     control.cwnd = control.ssthresh
     control.on_spurious(0)
     assert (control.cwnd, control.ssthresh) == (80 * MSS, INFINITE)
-    slow_start(control, 1, 200 * MS)  # the only round that is known: nothing to compare it with
+    slow_start(control, 1, 100 * MS)  # no queue: it goes on
     assert control.cwnd == 160 * MSS
+    control.on_congestion(160 * MSS, 0)
+    control.cwnd = control.ssthresh
+    control.on_spurious(0)
+    slow_start(control, 1, 200 * MS)
+    assert control.cwnd < 240 * MSS
+    slow_start(control, 5, 200 * MS)
+    assert control.ssthresh < INFINITE

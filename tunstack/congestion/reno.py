@@ -77,7 +77,9 @@ class Reno(CongestionControl):
     def on_spurious(self, now: int) -> None:
         super().on_spurious(now)
         if self._hystart is not None:
-            self._hystart = HyStart()  # its rounds were not counted meanwhile
+            # Its rounds were not counted meanwhile; the RTT of the last that was stays the one to compare with, since the queue
+            # may have grown in between.
+            self._hystart.rest()
 
     def on_idle(self, idle: int, rto: int, now: int) -> None:
         super().on_idle(idle, rto, now)
