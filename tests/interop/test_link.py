@@ -117,7 +117,8 @@ class TestBetweenTwoKernels:
             link = start_link(*self.FLAGS)
             total = iperf3(link, "-u -b 10.24M -l 64 -t 18")["sum"]
             up, _ = link.stop()
-            if total["packets"] == pytest.approx(360_000, rel=0.02) and up["not read in time"] == 0:
+            # What iperf3 misses beyond what the link lost was in its socket's queue, and not taken from there in time.
+            if total["packets"] == pytest.approx(360_000, rel=0.02) and up["not read in time"] == 0 and total["lost_packets"] <= up["lost"]:
                 break
         else:
             pytest.fail(f"the machine is too busy: {total}, {up}")
