@@ -159,6 +159,8 @@ def test_every_kind_of_trouble_is_seen_by_the_kernels_and_counted(start_link: Ca
 def test_a_clean_link_loses_nothing_in_either_direction(start_link: Callable[..., Link], flags: tuple[str, ...]) -> None:
     link = start_link(*flags)
     assert ("offload off" if "--no-offload" in flags else "offload on") in link.ready_line
+    for namespace in (link.a, link.b):  # a kernel's own default for tcp_rmem may be 32 MiB
+        namespace.run(["sysctl", "-w", "net.ipv4.tcp_wmem=4096 16384 4194304", "net.ipv4.tcp_rmem=4096 131072 6291456"])
     for direction in ("", "-R"):
         report = iperf3(link, f"-n 64M {direction}")
         # iperf3 stops when all is written: what the sender's and the receiver's buffers then hold (tcp_wmem, tcp_rmem) is not counted
