@@ -17,9 +17,10 @@ from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
 from tunstack.engine.errors import socket_error
+from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
-from tunstack.engine.listener import HalfOpen, Listener
+from tunstack.engine.listener import Listener
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.pathmss import set_mtu

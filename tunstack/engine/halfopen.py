@@ -1,0 +1,180 @@
+"""A half-open connection: what a listener keeps of a SYN that it has answered (SYN_RECEIVED).
+
+The SYN_RECEIVED part of RFC 9293 3.10.7.4. As in Linux it is a small entry of its own, and becomes a Connection with the third
+segment (M-20, M-23). Times are int microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunstack.engine import ecn, paws, usertimeout
+from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.receivewindow import WINDOW_MAX
+from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
+from tunstack.engine.timers import NEVER
+from tunstack.seq import MASK, seq_ge, seq_le
+from tunstack.wire.flow import reverse_flow
+from tunstack.wire.segment import ACK, ECE, FIN, RST, SYN, Segment
+
+if TYPE_CHECKING:
+    from tunstack.engine.icmp import PathError
+    from tunstack.engine.listener import Listener
+
+
+class HalfOpen:
+    """A connection in SYN_RECEIVED that was opened by a peer's SYN: no buffers, one timer."""
+
+    __slots__ = (
+        "agreed",
+        "expires_at",
+        "flow",
+        "flow_in",
+        "heap_at",
+        "irs",
+        "iss",
+        "last_ack_at",
+        "listener",
+        "retransmits",
+        "sent_at",
+        "tos",
+        "ts_first",
+        "ts_last",
+        "ts_offset",
+        "window",
+    )
+
+    def __init__(self, listener: Listener, syn: Segment, iss: int, now: int) -> None:
+        stack = listener.stack
+        self.listener = listener
+        self.flow_in = syn.flow
+        self.flow = reverse_flow(syn.flow)
+        self.irs = syn.seq
+        self.iss = iss
+        self.agreed = Agreed(syn, stack.sysctl, window_scale(listener.options, stack.sysctl))
+        self.agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
+        mss = local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets
+        self.window = first_window(listener.options, stack.sysctl, mss)
+        self.ts_offset = stack.isn.ts_offset(self.flow)
+        self.ts_first = self.ts_last = self._ts_val(now)  # TSval of the first and the latest SYN-ACK
+        self.tos = syn.tos & ~ecn.MASK  # of the SYN (tcp_reflect_tos)
+        self.retransmits = 0  # of the SYN-ACK
+        self.sent_at = now  # when it was sent; 0 once it was sent twice (Karn)
+        self.last_ack_at = 0  # last ACK out of the ordinary (tcp_invalid_ratelimit)
+        self.heap_at = NEVER
+        self.expires_at = now + RTO_INITIAL  # retransmission, or the end
+
+    def next_deadline(self) -> int:
+        """Return when the SYN-ACK is due again."""
+        return self.expires_at
+
+    def on_timer(self, now: int) -> None:
+        """Send the SYN-ACK again at 1, 3, 7, ... s, tcp_synack_retries times (M-23)."""
+        stack = self.listener.stack
+        if self.retransmits >= stack.sysctl.tcp_synack_retries:
+            self.listener.drop(self)
+            return
+        self.retransmits += 1
+        self.sent_at = 0
+        self.expires_at = now + self._retransmit_delay
+        stack.counters.TCPTimeouts += 1
+        stack.counters.TcpRetransSegs += 1
+        self.send_syn_ack(now)
+
+    @property
+    def _retransmit_delay(self) -> int:
+        return min(RTO_INITIAL << self.retransmits, RTO_MAX)
+
+    def send_syn_ack(self, now: int) -> None:
+        """Send the SYN-ACK, with the options that both sides know."""
+        agreed = self.agreed
+        stack = self.listener.stack
+        self.ts_last = self._ts_val(now)
+        stack.emit(
+            make_syn(
+                self.flow,
+                self.iss,
+                (self.irs + 1) & MASK,
+                SYN | ACK | (ECE if agreed.ecn_ok else 0),
+                min(self.window, WINDOW_MAX),
+                local_mss(stack.path_mtu.get(self.flow), self.listener.options),
+                agreed.rcv_wscale if agreed.is_scaled else None,
+                agreed.sack_ok,
+                self.ts_last if agreed.ts_ok else None,
+                agreed.ts_recent,
+                self.tos if stack.sysctl.tcp_reflect_tos else self.listener.options.tos,
+                usertimeout.option_for(self.listener.options, stack.sysctl),
+            )
+        )
+
+    def _ts_val(self, now: int) -> int:
+        return (now // 1000 + self.ts_offset) & MASK
+
+    def on_segment(self, seg: Segment, now: int) -> None:
+        """RFC 9293 3.10.7.4 for SYN_RECEIVED, in Linux's order."""
+        stack = self.listener.stack
+        agreed = self.agreed
+        rcv_nxt = (self.irs + 1) & MASK
+        flags = seg.flags
+        has_ts = agreed.ts_ok and seg.ts_val is not None
+        is_old = has_ts and not flags & RST and paws.is_old(seg.ts_val or 0, agreed.ts_recent, now, now)
+        if flags & SYN and seg.seq == self.irs and not flags & (ACK | RST) and not is_old:  # the SYN again: our SYN-ACK was lost
+            if self._may_answer(now):
+                self.send_syn_ack(now)
+                # As long again as since the last one, as in Linux: else the peer's last SYN could meet the end of our wait.
+                self.expires_at = now + self._retransmit_delay
+            return
+        is_foreign = has_ts and not paws.is_echo(seg.ts_ecr, self.ts_first, self.ts_last)
+        end = (seg.seq + seg.length + bool(flags & FIN) + bool(flags & SYN)) & MASK
+        if is_old or is_foreign or not (seq_ge(end, rcv_nxt) and seq_le(seg.seq, (rcv_nxt + self.window) & MASK)):
+            if is_old:
+                stack.counters.PAWSEstab += 1
+            elif is_foreign:
+                stack.counters.TSEcrRejected += 1
+            if not flags & RST:
+                self._acknowledge(seg, now)
+            return
+        if has_ts and seq_le(seg.seq, rcv_nxt):
+            agreed.ts_recent = seg.ts_val or 0
+        if flags & RST:
+            if seg.seq == rcv_nxt:
+                stack.counters.EmbryonicRsts += 1
+                self.listener.drop(self)
+            else:
+                self._acknowledge(seg, now)  # RFC 5961 3.2
+            return
+        if flags & SYN:
+            stack.counters.EmbryonicRsts += 1
+            stack.reply_reset(seg)
+            self.listener.drop(self)
+            return
+        if not flags & ACK:
+            return
+        if seg.ack != (self.iss + 1) & MASK:
+            stack.reply_reset(seg)
+            return
+        self.listener.complete(self, seg, now)
+
+    def on_icmp(self, error: PathError, now: int) -> None:
+        """The SYN-ACK did not arrive: an error ends the attempt, as in Linux (RFC 5461)."""
+        if error.seq == self.iss and not error.mtu:
+            self.listener.drop(self)
+
+    def _acknowledge(self, seg: Segment, now: int) -> None:
+        """An ACK for what does not fit, with its DSCP, as Linux sends it."""
+        if self._may_answer(now):
+            agreed = self.agreed
+            ts_val = self._ts_val(now) if agreed.ts_ok else None
+            window = -(-self.window >> agreed.rcv_wscale)  # rounded up: rounding down would take the edge back
+            self.window = window << agreed.rcv_wscale
+            seq, ack = (self.iss + 1) & MASK, (self.irs + 1) & MASK
+            self.listener.stack.emit(Segment(self.flow, seq, ack, ACK, window, (), 0, ts_val, agreed.ts_recent, tos=seg.tos & ~ecn.MASK))
+
+    def _may_answer(self, now: int) -> bool:
+        """At most one answer each tcp_invalid_ratelimit."""
+        stack = self.listener.stack
+        if self.last_ack_at and now - self.last_ack_at < stack.sysctl.tcp_invalid_ratelimit * 1000:
+            stack.counters.TCPACKSkippedSynRecv += 1
+            return False
+        self.last_ack_at = now
+        return True
