@@ -150,7 +150,8 @@ async def echo(world):
 async def test_descriptors_are_polled_for_reading_and_for_writing(sockets):
     await echo(sockets)
     assert sockets.devices[0].blocked
-    await settle()
+    while sockets.client._driver._blocked is not None:
+        await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     assert not loop.remove_writer(sockets.devices[0].fileno())
 
