@@ -22,7 +22,7 @@ BIG = bytes(range(256)) * 16 * 1024  # 4 MiB
 
 
 class SocketDevice:
-    """A device with a descriptor: one frame a datagram. It blocks when its peer has ten of them to read."""
+    """A device with a descriptor: one frame a datagram. It blocks when its peer has a few of them to read, less than a first window."""
 
     on_readable = None
     mtu = 1500
@@ -30,6 +30,7 @@ class SocketDevice:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.sock = sock
         self.frames = []  # of the item that is being written
         self.blocked = 0
