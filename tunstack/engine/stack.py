@@ -17,12 +17,15 @@ from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
 from tunstack.engine.errors import socket_error
+from tunstack.engine.finwait import FinWait2
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
+from tunstack.engine.memory import PAGE_SHIFT, Memory
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
+from tunstack.engine.orphans import Orphans
 from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import choose_port, overlaps
@@ -44,8 +47,8 @@ REPLIES_MAX = 16_384  # segments that wait for the device and belong to no conne
 class Stack:
     """All connections and listeners of a set of addresses.
 
-    `flows` is the one table of who takes the segments of a four-tuple: a Connection, a HalfOpen or a TimeWait. Nothing is global: two
-    stacks in one process are two hosts.
+    `flows` is the one table of who takes the segments of a four-tuple: a Connection, a HalfOpen, or what is left of a connection that is
+    over, a TimeWait or a FinWait2. Nothing is global: two stacks in one process are two hosts.
     """
 
     def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
@@ -62,7 +65,9 @@ class Stack:
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
-        self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}  # by the flow of incoming segments
+        self.orphans = Orphans(self)
+        self.memory = Memory(self.sysctl, self.counters)
+        self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
@@ -263,6 +268,13 @@ class Stack:
                     return out
                 dirty.popleft()
                 conn.is_dirty = False
+                queue = conn.tx.queue
+                rx = conn.rx
+                pages = (queue.end - queue.start + (rx.queued + rx.pieces_size if rx is not None else 0)) >> PAGE_SHIFT
+                if pages != conn.pages or self.memory.is_pressed:
+                    self.memory.settle(conn, pages, now)
+                if conn.is_orphan:
+                    self.orphans.on_quiet(conn, now)
             if not self.writable:
                 return None
             # Last, so that an application that writes at once finds everything sent that could be.
@@ -403,19 +415,15 @@ class Stack:
         """A connection is over: its four-tuple is free."""
         if self.flows.get(conn.flow_in) is conn:
             del self.flows[conn.flow_in]
-
-    def hold_time_wait(self, conn: Connection, now: int) -> None:
-        """A connection enters TIME_WAIT: a small entry takes its place."""
-        entry = self.time_wait.hold(conn, now)
-        if entry is None:
-            self.forget(conn)
-        else:
-            self.flows[conn.flow_in] = entry
+        self.orphans.discard(conn)
+        self.memory.release(conn)
 
     def abort_all(self, now: int) -> None:
         """Close every listener and reset every connection; their sinks hear nothing."""
         for listener in list(self.listeners):
             listener.close(now)
-        for conn in list(self.connections):
-            if conn.state is not CLOSED:
-                abort(conn, now)
+        for owner in list(self.flows.values()):
+            if isinstance(owner, FinWait2):
+                owner.reset()
+            elif isinstance(owner, Connection) and owner.state is not CLOSED:
+                abort(owner, now)

@@ -42,9 +42,11 @@ class Sysctl:
     tcp_keepalive_intvl: int = 75  # s
     tcp_keepalive_probes: int = 9
     tcp_keepalive_time: int = 7200  # s
+    tcp_max_orphans: int = 65536  # orphans beyond that are reset; Linux reckons it from the machine's memory
     tcp_max_reordering: int = 300  # segments
     tcp_max_syn_backlog: int = 4096
     tcp_max_tw_buckets: int = 262144
+    tcp_mem: tuple[int, int, int] = (92160, 122880, 184320)  # pages: no pressure, pressure, the end; Linux reckons them from its memory
     tcp_min_rtt_wlen: int = 300  # s for which the least round-trip time is believed
     tcp_min_snd_mss: int = 48  # octets, options counted: what a hostile MSS option is raised to
     tcp_moderate_rcvbuf: bool = True  # the receive buffer grows by itself
@@ -70,6 +72,8 @@ class Sysctl:
     tcp_synack_retries: int = 5
     tcp_timestamps: bool = True
     tcp_tso_rtt_log: int = 9  # bursts may be larger below 2^this us of round-trip time
+    tcp_tw_reuse: int = 2  # connect() may take a four-tuple in TIME-WAIT: 0 never, 1 always, 2 on loopback only
+    tcp_tw_reuse_delay: int = 1000  # ms after which it may
     tcp_user_timeout_max: int = 3600  # s: what the peer's UTO option can bring (U_LIMIT in RFC 5482); not in Linux
     tcp_user_timeout_min: int = 100  # s: and at least (L_LIMIT, R2 of RFC 1122); not in Linux
     tcp_user_timeout_option: bool = False  # UTO options on every connection (RFC 5482); not in Linux
