@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
     from tunstack.engine.stack import Stack
 
-KILLED_LENGTH = 4_000_000  # us: Linux counts the end of a shorter wait as TWKilled
+KILLED_LENGTH = 4_000_000  # us: Linux counts a wait no longer than this as TWKilled, when it begins
 
 
 class FinWait2(Remnant):
@@ -38,12 +38,7 @@ class FinWait2(Remnant):
 
     def on_timer(self, now: int) -> None:
         """The FIN did not come."""
-        remembered = self.remembered
         self._end()
-        if remembered.expires_at - remembered.entered_at <= KILLED_LENGTH:
-            self.stack.counters.TWKilled += 1
-        else:
-            self.stack.counters.TW += 1
 
     def on_segment(self, seg: Segment, now: int) -> None:
         """Handle a segment for the four-tuple: the FIN, old ones, and those of somebody who guesses."""
@@ -116,6 +111,10 @@ def shrink(conn: Connection, now: int) -> None:
     """Put an entry in the place of an orphan in FIN_WAIT_2 that has sent all that it had to; nobody if there is no room for one."""
     stack = conn.stack
     if stack.time_wait.take_bucket():
+        if conn.fin_wait_2_at - now <= KILLED_LENGTH:
+            stack.counters.TWKilled += 1
+        else:
+            stack.counters.TW += 1
         entry = FinWait2(stack, conn.flow_in, Remembered.of(conn, now, conn.fin_wait_2_at))
         stack.flows[conn.flow_in] = entry
         stack.timers.arm(entry, conn.fin_wait_2_at)

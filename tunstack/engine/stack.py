@@ -30,6 +30,7 @@ from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import choose_port, overlaps
 from tunstack.engine.reassembly import Reassembler
+from tunstack.engine.reuse import choose_local_port, may_take, take
 from tunstack.engine.sink import Sink
 from tunstack.engine.state import CLOSED
 from tunstack.engine.timers import TimerHeap
@@ -71,7 +72,7 @@ class Stack:
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
-        self._random = random
+        self.random = random
         self._addresses = frozenset(config.addresses)
         self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
         self._reassembler = Reassembler(config.sysctl, self.counters)
@@ -315,7 +316,7 @@ class Stack:
         """Whether one more challenge ACK may leave in this second; the limit varies so that nobody can count us out (RFC 5961 7)."""
         if now >= self._challenges_until:
             limit = self.sysctl.tcp_challenge_ack_limit
-            self._challenges = (limit + 1) // 2 + self._random.randrange(0, max(limit, 1))
+            self._challenges = (limit + 1) // 2 + self.random.randrange(0, max(limit, 1))
             self._challenges_until = now + CHALLENGE_PERIOD
         if self._challenges <= 0:
             return False
@@ -341,7 +342,7 @@ class Stack:
         if address != ANY_IPV4 and address not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
         if not port:
-            port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self._listeners_on(address, port))
+            port = choose_port(self.sysctl.ip_local_port_range, self.random, lambda port: not self._listeners_on(address, port))
         if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
             raise socket_error("EADDRINUSE")
         listener = Listener(
@@ -392,16 +393,19 @@ class Stack:
         if not is_host(remote) or not remote_port:
             raise socket_error("ENETUNREACH")
 
-        def is_free(port: int) -> bool:
-            return pack_flow(remote, remote_port, local, port) not in self.flows and not self._listeners_on(local, port)
-
-        if not local_port:
-            local_port = choose_port(self.sysctl.ip_local_port_range, self._random, is_free)
-        elif pack_flow(remote, remote_port, local, local_port) in self.flows:
-            raise socket_error("EADDRINUSE")
-        flow = pack_flow(local, local_port, remote, remote_port)
+        address = local
         options = check_options(options or SocketOptions(), self.algorithms)
-        conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options, sink)
+        is_given = bool(local_port)
+        if not is_given:
+            local_port = choose_local_port(self, remote, remote_port, local, lambda port: bool(self._listeners_on(address, port)), now)
+        flow = pack_flow(local, local_port, remote, remote_port)
+        iss = self.isn.isn(flow, now)
+        old = self.flows.get(reverse_flow(flow))
+        if old is not None:
+            if not may_take(old, is_given, now):
+                raise socket_error("EADDRINUSE")
+            iss = take(old)
+        conn = Connection(self, flow, reverse_flow(flow), iss, options, sink)
         self.adopt(conn)
         self.counters.TcpActiveOpens += 1
         open_active(conn, now)

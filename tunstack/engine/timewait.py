@@ -208,6 +208,7 @@ class TimeWaitTable:
     def hold(self, conn: Connection, now: int) -> None:
         """A connection enters TIME-WAIT: an entry takes its place, or nobody if there is no room for one."""
         if self.take_bucket():
+            self._stack.counters.TW += 1  # when it begins, as Linux counts it
             self.insert(conn.flow_in, Remembered.of(conn, now, 0), now)
         else:
             self._stack.forget(conn)
@@ -239,7 +240,6 @@ class TimeWaitTable:
         """Drop what has expired."""
         while self._oldest is not None and self._oldest.expires_at <= now:
             self.remove(self._oldest)
-            self._stack.counters.TW += 1
 
     def _append(self, entry: TimeWait) -> None:
         entry.older = self._newest
