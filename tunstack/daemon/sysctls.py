@@ -78,6 +78,11 @@ def check(name: str, value: object) -> Value:
         return _ordered(field, value, len(default))
     if isinstance(default, int):
         return _number(field, value)
+    if field == "ip_local_reserved_ports" and isinstance(value, str):
+        from tunstack.engine.ports import reserved_ports
+
+        reserved_ports(value)
+        return value
     if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,14}", value):
         raise ValueError(f"{value!r} is not a name" if isinstance(value, str) else f"must be a string, not {describe(value)}")
     return value

@@ -25,7 +25,7 @@ from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
-from tunstack.engine.ports import choose_port, overlaps
+from tunstack.engine.ports import Ports, overlaps
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.sink import Sink
 from tunstack.engine.state import CLOSED
@@ -69,6 +69,8 @@ class Stack:
         self._random = random
         self._addresses = frozenset(config.addresses)
         self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
+        self._listeners_by_port: dict[int, list[Listener]] = {}
+        self._ports = Ports(self, random)
         self._reassembler = Reassembler(config.sysctl, self.counters)
         self._icmp = IcmpHandler(config, self.counters, random)
         self._replies: deque[Segment] = deque()  # what leaves without a connection to poll: RST, SYN-ACK, ACKs of TIME-WAIT
@@ -328,18 +330,17 @@ class Stack:
         """
         if address != ANY_IPV4 and address not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not port:
-            port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self._listeners_on(address, port))
-        if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
-            raise socket_error("EADDRINUSE")
-        listener = Listener(
-            self, address, port, backlog, check_options(options or SocketOptions(), self.algorithms), on_acceptable, reuse_port
-        )
+        options = check_options(options or SocketOptions(), self.algorithms)
+        port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
+        listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
         self._listeners.setdefault((address, port), []).append(listener)
+        self._listeners_by_port.setdefault(port, []).append(listener)
         return listener
 
-    def _listeners_on(self, address: bytes, port: int) -> list[Listener]:
-        return [other for other in self.listeners if other.port == port and overlaps(other.address, address)]
+    def listeners_on(self, address: bytes, port: int) -> list[Listener]:
+        """Return the listeners on a port whose addresses cover `address`, or any one that it covers."""
+        group = self._listeners_by_port.get(port)
+        return [other for other in group if overlaps(other.address, address)] if group else []
 
     def find_listener(self, flow: bytes) -> Listener | None:
         """Return the listener for an incoming flow: the exact address before the wildcard; of several, one by the flow's hash."""
@@ -356,6 +357,9 @@ class Stack:
         group.remove(listener)
         if not group:
             del self._listeners[key]
+        self._listeners_by_port[listener.port].remove(listener)
+        if not self._listeners_by_port[listener.port]:
+            del self._listeners_by_port[listener.port]
 
     def connect(
         self,
@@ -370,7 +374,7 @@ class Stack:
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
-        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken),
+        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
         ENETUNREACH (no such destination), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
@@ -380,17 +384,14 @@ class Stack:
         if not is_host(remote) or not remote_port:
             raise socket_error("ENETUNREACH")
 
-        def is_free(port: int) -> bool:
-            return pack_flow(remote, remote_port, local, port) not in self.flows and not self._listeners_on(local, port)
-
-        if not local_port:
-            local_port = choose_port(self.sysctl.ip_local_port_range, self._random, is_free)
-        elif pack_flow(remote, remote_port, local, local_port) in self.flows:
-            raise socket_error("EADDRINUSE")
-        flow = pack_flow(local, local_port, remote, remote_port)
         options = check_options(options or SocketOptions(), self.algorithms)
+        is_own_port = local_port != 0
+        local_port = self._ports.for_connection(local, local_port, remote, remote_port, options.reuseaddr)
+        flow = pack_flow(local, local_port, remote, remote_port)
         conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options, sink)
         self.adopt(conn)
+        if is_own_port:
+            self._ports.keep(conn)
         self.counters.TcpActiveOpens += 1
         open_active(conn, now)
         return conn
@@ -403,6 +404,7 @@ class Stack:
         """A connection is over: its four-tuple is free."""
         if self.flows.get(conn.flow_in) is conn:
             del self.flows[conn.flow_in]
+        self._ports.release(conn)
 
     def hold_time_wait(self, conn: Connection, now: int) -> None:
         """A connection enters TIME_WAIT: a small entry takes its place."""
@@ -411,6 +413,7 @@ class Stack:
             self.forget(conn)
         else:
             self.flows[conn.flow_in] = entry
+            self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:
         """Close every listener and reset every connection; their sinks hear nothing."""

@@ -14,6 +14,7 @@ class Sysctl:
 
     ip_default_ttl: int = 64
     ip_local_port_range: tuple[int, int] = (32768, 60999)
+    ip_local_reserved_ports: str = ""  # ports that are given to nobody by themselves, such as 8080,9148-9150
     ipfrag_high_thresh: int = 4 * 1024 * 1024  # octets held for reassembly, all datagrams together
     ipfrag_time: int = 30  # s
     icmp_echo_ignore_all: bool = False
@@ -66,6 +67,7 @@ class Sysctl:
     tcp_sack: bool = True
     tcp_slow_start_after_idle: bool = True
     tcp_stdurg: bool = False  # the urgent pointer points at the last urgent octet, not behind it (RFC 6093)
+    tcp_syn_linear_timeouts: int = 0  # SYNs are sent again so often after 1 s each, before the time doubles. Deviates: 4 in Linux (M-25)
     tcp_syn_retries: int = 6
     tcp_synack_retries: int = 5
     tcp_timestamps: bool = True
