@@ -11,8 +11,8 @@ import pytest
 
 from tunstack.engine import SocketOptions, Stack, StackConfig, Sysctl, pack_address
 from tunstack.engine.connection import Connection
+from tunstack.engine.knob import parse_ports
 from tunstack.engine.listener import Listener
-from tunstack.engine.ports import reserved_ports
 from tunstack.engine.sink import NULL_SINK
 
 US, ALSO_US, HOST, OTHER = map(pack_address, ("10.77.0.2", "10.77.0.4", "10.77.0.1", "10.77.0.3"))
@@ -118,14 +118,14 @@ def test_reserved_ports_are_given_to_nobody_but_who_asks_for_them() -> None:
 )
 def test_a_list_of_reserved_ports_is_read(text: str, ports: set[int]) -> None:
     """M-04, M-62."""
-    assert reserved_ports(text) == ports
+    assert parse_ports(text) == ports
 
 
 @pytest.mark.parametrize("text", ["x", "80,", "80-", "-80", "90-80", "65536", "1-2-3", "+80", "80;81", "٨٠"])
 def test_what_is_no_list_of_ports_is_refused(text: str) -> None:
     """M-04, M-62."""
-    with pytest.raises(ValueError, match="port"):
-        reserved_ports(text)
+    with pytest.raises(OSError, match="port"):
+        parse_ports(text)
 
 
 def test_a_port_that_is_listened_on_or_was_chosen_is_given_to_no_connection() -> None:

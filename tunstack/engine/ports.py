@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tunstack.engine.config import Random
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
+from tunstack.engine.knob import parse_ports
 from tunstack.engine.listener import Listener
 from tunstack.wire.flow import ANY_IPV4, pack_flow
 
@@ -119,7 +119,7 @@ class Ports:
         would find all the even ones taken before it came to an odd one.
         """
         low, high = self._stack.sysctl.ip_local_port_range
-        reserved = reserved_ports(self._stack.sysctl.ip_local_reserved_ports)
+        reserved = parse_ports(self._stack.sysctl.ip_local_reserved_ports)
         if high == low:
             return (low, 0) if low not in reserved and is_free(low) else None
         half = (high - low + 1) >> 1
@@ -139,18 +139,3 @@ class Ports:
 def overlaps(a: bytes, b: bytes) -> bool:
     """Tell whether two listening addresses cover a common one."""
     return a == b or ANY_IPV4 in (a, b)
-
-
-@lru_cache(maxsize=4)
-def reserved_ports(text: str) -> frozenset[int]:
-    """Return the ports of a list such as `8080,9148-9150`. ValueError where it is none."""
-    ports: set[int] = set()
-    for part in text.split(",") if text.strip() else ():
-        first, dash, last = part.strip().partition("-")
-        if not (part.isascii() and first.isdecimal() and (last.isdecimal() or not dash)):
-            raise ValueError(f"{part.strip()!r} is neither a port nor a range of ports")
-        low, high = int(first), int(last or first)
-        if not low <= high <= 65535:
-            raise ValueError(f"{part.strip()!r} is not a range of ports from 0 to 65535")
-        ports.update(range(low, high + 1))
-    return frozenset(ports)
