@@ -210,8 +210,6 @@ class TimeWaitTable:
         if self.take_bucket():
             self._stack.counters.TW += 1  # when it begins, as Linux counts it
             self.insert(conn.flow_in, Remembered.of(conn, now, 0), now)
-        else:
-            self._stack.forget(conn)
 
     def insert(self, flow_in: bytes, remembered: Remembered, now: int) -> None:
         """Begin the 60 s of a four-tuple that has a bucket."""
