@@ -13,6 +13,7 @@ COMMANDS = {
     "serve": "run the daemon: HTTP, echo, discard, daytime and chargen on a TUN interface",
     "link": "join two network namespaces by a link that delays, loses, reorders, ... as told",
     "nc": "netcat over a TCP of its own: connect to a port, or listen on one",
+    "sysctl": "show and set the knobs of a running daemon",
     "lab": "let congestion controls share a bottleneck in virtual time, and measure them",
 }
 
