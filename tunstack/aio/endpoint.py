@@ -86,6 +86,10 @@ class Endpoint:
         """Its addresses, dotted."""
         return tuple(format_address(address) for address in self._addresses)
 
+    def now(self) -> int:
+        """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""
+        return self._running().now()
+
     # Its life.
 
     async def start(self) -> None:
