@@ -53,6 +53,7 @@ class Stack:
         self.config = config
         self.sysctl = config.sysctl
         self.algorithms = Algorithms(self._on_algorithm_failure)  # congestion control by name
+        config.sysctl.algorithms = self.algorithms
         self.on_algorithm_failure: Callable[[str, Exception], None] | None = None  # a user's raised, for the first time; its name
         self._failed_algorithms: set[str] = set()
         self.use_congestion(config.congestion or config.sysctl.tcp_congestion_control)
