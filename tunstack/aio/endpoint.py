@@ -69,6 +69,7 @@ class Endpoint:
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
         self.error: OSError | None = None  # why the device went away
+        self.labels: dict[int, str] = {}  # what listens on a port, by name: for ss -p
         self._addresses = packed
         self._driver: Driver | None = None
         self._is_closed = False

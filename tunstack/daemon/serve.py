@@ -101,6 +101,7 @@ class Daemon:
                 endpoint.close()
                 raise
             endpoint.stack.on_algorithm_failure = self._on_algorithm_failure
+        endpoint.labels = {port: name for name, port in self._config.ports.items()}
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)

@@ -94,15 +94,13 @@ def run() -> str:
 
 def owners(context: Context) -> OwnerOf:
     """Return who owns a socket: the service whose port it is or came by, else the program. The descriptor is that of the interface."""
-    services = context.status().get("services")
-    names = {port: name for name, port in services.items()} if isinstance(services, Mapping) else {}
+    names = context.endpoint.labels
     program = Path(sys.argv[0]).name or "python"
     pid, fd = os.getpid(), max(context.endpoint.device.fileno(), 0)
 
     def owner_of(sock: Socket) -> Owner:
         listener = sock if isinstance(sock, Listener) else sock.listener
-        name = names.get(listener.port) if isinstance(listener, Listener) else None
-        return Owner(name or program, pid, fd)
+        return Owner(names.get(listener.port, program) if isinstance(listener, Listener) else program, pid, fd)
 
     return owner_of
 
