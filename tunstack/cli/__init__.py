@@ -16,6 +16,7 @@ COMMANDS = {
     "ss": "show the sockets of a running daemon, or kill some, as ss does for the kernel's",
     "netstat": "show its sockets or counters as net-tools' netstat does",
     "nstat": "show its counters as nstat does, what they grew by since the last time",
+    "sysctl": "show and set the knobs of a running daemon",
     "lab": "let congestion controls share a bottleneck in virtual time, and measure them",
 }
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_SOCKET = "none"
+
 _TOML_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "an array", dict: "a table"}
 _TOML_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
@@ -241,6 +243,15 @@ class FilePath(TextKind[Path]):
         if not text or "\0" in text:
             raise ValueError(f"{text!r} is not a path")
         return Path(text)
+
+
+class SocketPath(TextKind[Path | str]):
+    """The path of a Unix socket, or NO_SOCKET: there is to be none."""
+
+    metavar = "PATH"
+
+    def from_text(self, text: str) -> Path | str:
+        return NO_SOCKET if text == NO_SOCKET else FilePath().from_text(text)
 
 
 class Link(TextKind["LinkSpec"]):

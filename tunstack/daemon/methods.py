@@ -127,7 +127,7 @@ def set_knob(context: Context, params: Params) -> Record:
     if name.endswith("_key"):
         log.info("%s set by %s", name, context.peer)  # a secret
     else:
-        log.info("%s set to %r (was %r) by %s", name, to_text(new), to_text(old), context.peer)
+        log.info("%s = %s (was %s), set by %s", name, *(to_text(value).replace("\t", " ") for value in (new, old)), context.peer)
     return {"name": name, "value": to_text(new), "old": to_text(old)}
 
 

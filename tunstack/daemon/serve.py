@@ -19,6 +19,7 @@ from pathlib import Path
 from tunstack.aio import Endpoint
 from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.config import ServeConfig
+from tunstack.daemon.control import Control, for_interface
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, loop_factory, open_device
 from tunstack.daemon.linkserve import ServeLink
@@ -66,6 +67,7 @@ class Daemon:
         self._started = time.monotonic()
         self._tree: Tree | None = None
         self._endpoint: Endpoint | None = None
+        self._control: Control | None = None
         self._signals = 0
         self._told = asyncio.Event()  # to end
         self._hurried = asyncio.Event()  # to end at once
@@ -77,11 +79,14 @@ class Daemon:
             if "http" in self._config.ports and self._config.http_root is not None:
                 self._tree = _open_tree(self._config.http_root)
             services = Services(self._config.ports, self._tree, self._config.http_upload, self.status)
+            self._control = for_interface(self._config.control, self._device.name)
             give_up_root(self._config.user)
             if self._tree is not None:
                 _check_access(self._tree, self._config)
             await self._serve(services)
         finally:
+            if self._control is not None:
+                self._control.close()
             if self._tree is not None:
                 self._tree.close()
 
@@ -105,6 +110,8 @@ class Daemon:
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)
+            if self._control is not None:
+                await self._control.start(endpoint, self.status)
             sys.stdout.write(self.ready_line() + "\n")  # in one piece, for whoever reads it from a pipe
             sys.stdout.flush()
             notify("READY=1")

@@ -213,5 +213,5 @@ def _hint(name: str) -> str:
     names = {entry.field: entry.name for entry in KNOBS.values()}
     if last in names:
         return f" (did you mean {names[last]}?)"
-    near = get_close_matches(last, names, n=1) if last else []
+    near = get_close_matches(last, names, n=1, cutoff=0.75) if last else []
     return f" (did you mean {near[0]}?)" if near else ""
