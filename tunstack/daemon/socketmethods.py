@@ -88,8 +88,8 @@ def get_snmp(context: Context, params: Params) -> Mapping[str, object]:
 
 def run() -> str:
     """Return what tells this process from any other: its number and when it started."""
-    fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    return f"{os.getpid()}.{fields[_STARTTIME]}"
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    return f"{os.getpid()}.{int(fields[_STARTTIME])}"
 
 
 def owners(context: Context) -> OwnerOf:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tunstack.engine import receivewindow
+from tunstack.engine import receivewindow, sendbuffer
 from tunstack.engine.connection import Connection
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.listener import Listener
@@ -53,7 +53,11 @@ def snapshot(stack: Stack, clock: Callable[[], int], wanted: Wanted, owner_of: O
         if record is None or not wanted.matches(record):
             yield None
         else:
-            yield replace(record, info=tcpinfo.of_listener(listener)) if wanted.info else record
+            yield replace(
+                record,
+                memory=memory_of(listener) if wanted.memory else None,
+                info=tcpinfo.of_listener(listener) if wanted.info else None,
+            )
     for flow_in in list(stack.flows):
         entry = stack.flows.get(flow_in)
         now = clock()
@@ -162,15 +166,13 @@ def timer_of(conn: Connection, now: int) -> Timer | None:
     return Timer(kind, max(at - now, 0), conn.retransmits, probes)
 
 
-def memory_of(conn: Connection) -> Memory:
-    """Return what a connection holds."""
-    rx = conn.rx
-    return Memory(
-        received=receivewindow.held(rx) if rx is not None else 0,
-        rcvbuf=rx.rcvbuf if rx is not None else conn.stack.sysctl.tcp_rmem[1],
-        sndbuf=conn.sndbuf,
-        queued=conn.unacked + conn.unsent,
-    )
+def memory_of(sock: Socket) -> Memory:
+    """Return what a socket holds."""
+    options, sysctl = sock.options, sock.stack.sysctl
+    if isinstance(sock, Listener) or sock.rx is None:
+        rcvbuf = sysctl.tcp_rmem[1] if options.rcvbuf is None else 2 * options.rcvbuf
+        return Memory(0, rcvbuf, sendbuffer.size(options.sndbuf, None, sysctl), 0 if isinstance(sock, Listener) else sock.unsent)
+    return Memory(receivewindow.held(sock.rx), sock.rx.rcvbuf, sock.sndbuf, sock.unacked + sock.unsent)
 
 
 def _number(flow: bytes) -> int:
