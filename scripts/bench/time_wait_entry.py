@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What an entry in TIME-WAIT costs: connections between two stacks in one process, closed by the server, in virtual time.
+"""What an entry in TIME-WAIT costs.
 
-Resident memory is measured around the entries alone: the clients are on a stack that is thrown away, connections are made and closed
-one by one. Prints octets an entry, key and dict slots and all. Needs no privileges.
+Resident memory is measured around the entries alone: they are put into the table of a stack as a connection that ends would put them,
+nothing else is. Prints octets an entry, key and dict slots and all. Needs no privileges.
 """
 
 from __future__ import annotations
