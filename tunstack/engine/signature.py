@@ -9,7 +9,7 @@ Times are int microseconds.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from tunstack.engine.ao import AoSigner
 from tunstack.engine.errors import socket_error
@@ -25,13 +25,9 @@ from tunstack.wire.segment import SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
-    from tunstack.engine.halfopen import HalfOpen
     from tunstack.engine.handshake import Agreed
     from tunstack.engine.icmp import PathError
     from tunstack.engine.stack import Stack
-    from tunstack.engine.timewait import TimeWait
-
-    Owner: TypeAlias = Connection | HalfOpen | TimeWait
 
 SWEEP_MIN = 64  # signers; with fewer none is looked for that serves nobody
 # ICMP that names protocol, port or MTU (destination unreachable, codes 2 to 4): anybody could end or slow a connection by it.
@@ -60,8 +56,8 @@ class Signatures:
 
     # Segments.
 
-    def admits(self, seg: Segment, owner: Owner | None, now: int) -> bool:
-        """Whether a segment may be seen by its owner, or by a listener if it has none."""
+    def admits(self, seg: Segment, owner: object | None, now: int) -> bool:
+        """Whether a segment may be seen by who has its four-tuple (`Stack.flows`), or by a listener if nobody has."""
         if owner is None:
             return self._admits_stranger(seg, now)
         signer = self._incoming.get(seg.flow)
@@ -114,7 +110,7 @@ class Signatures:
         """Return how many octets of data may leave at once: no more than a packet's where each is signed."""
         return min(max_payload, conn.tx.mss_now) if conn.flow in self._outgoing else max_payload
 
-    def ignores(self, error: PathError, owner: Owner) -> bool:
+    def ignores(self, error: PathError, owner: object) -> bool:
         """Whether an ICMP error about a synchronized connection is not to be believed (RFC 5925 7.8)."""
         signer = self._outgoing.get(error.flow)
         if not isinstance(signer, AoSigner) or signer.chain.accept_icmps or error.errno not in ICMP_IGNORED:
