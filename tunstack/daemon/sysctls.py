@@ -43,6 +43,7 @@ _BOUNDS = {
     "tcp_rmem": (1, _LARGEST),
     "tcp_syn_retries": (1, 127),
     "tcp_synack_retries": (0, 255),
+    "tcp_syncookies": (0, 2),
     "tcp_wmem": (1, _LARGEST),
 }
 _FOLDERS = {"min_pmtu": "net.ipv4.route.", "mtu_expires": "net.ipv4.route.", "somaxconn": "net.core."}  # others: net.ipv4.

@@ -21,14 +21,17 @@ from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
+from tunstack.engine.listeners import Listeners
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
-from tunstack.engine.ports import choose_port, overlaps
+from tunstack.engine.ports import choose_port
+from tunstack.engine.proven import ProvenHosts
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.sink import Sink
 from tunstack.engine.state import CLOSED
+from tunstack.engine.syncookie import SynCookies
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
@@ -59,16 +62,19 @@ class Stack:
         self.fast_path = config.fast_path
         self.counters = Counters()
         self.isn = IsnGenerator(secret)
+        self.cookies = SynCookies(secret)
+        self.proven = ProvenHosts()
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
+        self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self._random = random
         self._addresses = frozenset(config.addresses)
-        self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
+        self.listeners = Listeners(self.isn.ts_offset)
         self._reassembler = Reassembler(config.sysctl, self.counters)
         self._icmp = IcmpHandler(config, self.counters, random)
         self._replies: deque[Segment] = deque()  # what leaves without a connection to poll: RST, SYN-ACK, ACKs of TIME-WAIT
@@ -99,11 +105,6 @@ class Stack:
     def connections(self) -> Iterator[Connection]:
         """All connections but those in TIME_WAIT and those half open."""
         return (owner for owner in self.flows.values() if isinstance(owner, Connection))
-
-    @property
-    def listeners(self) -> Iterator[Listener]:
-        """All listeners."""
-        return (listener for group in self._listeners.values() for listener in group)
 
     @property
     def has_output(self) -> bool:
@@ -166,7 +167,7 @@ class Stack:
             self.counters.IpInAddrErrors += 1
             self.counters.IpInDelivers -= 1  # `receive` counted it
             return
-        listener = self.find_listener(seg.flow)
+        listener = self.listeners.find(seg.flow)
         if listener is not None:
             listener.on_segment(seg, now)
         else:
@@ -329,33 +330,18 @@ class Stack:
         if address != ANY_IPV4 and address not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
         if not port:
-            port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self._listeners_on(address, port))
-        if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
+            port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self.listeners.on(address, port))
+        if any(not (reuse_port and other.reuse_port) for other in self.listeners.on(address, port)):
             raise socket_error("EADDRINUSE")
         listener = Listener(
             self, address, port, backlog, check_options(options or SocketOptions(), self.algorithms), on_acceptable, reuse_port
         )
-        self._listeners.setdefault((address, port), []).append(listener)
+        self.listeners.add(listener)
         return listener
 
-    def _listeners_on(self, address: bytes, port: int) -> list[Listener]:
-        return [other for other in self.listeners if other.port == port and overlaps(other.address, address)]
-
     def find_listener(self, flow: bytes) -> Listener | None:
-        """Return the listener for an incoming flow: the exact address before the wildcard; of several, one by the flow's hash."""
-        _, _, dst, dport = unpack_flow(flow)
-        group = self._listeners.get((dst, dport)) or self._listeners.get((ANY_IPV4, dport))
-        if not group:
-            return None
-        return group[0] if len(group) == 1 else group[self.isn.ts_offset(flow) % len(group)]
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Called by a listener that closes."""
-        key = (listener.address, listener.port)
-        group = self._listeners[key]
-        group.remove(listener)
-        if not group:
-            del self._listeners[key]
+        """Return the listener for an incoming flow."""
+        return self.listeners.find(flow)
 
     def connect(
         self,
@@ -381,7 +367,7 @@ class Stack:
             raise socket_error("ENETUNREACH")
 
         def is_free(port: int) -> bool:
-            return pack_flow(remote, remote_port, local, port) not in self.flows and not self._listeners_on(local, port)
+            return pack_flow(remote, remote_port, local, port) not in self.flows and not self.listeners.on(local, port)
 
         if not local_port:
             local_port = choose_port(self.sysctl.ip_local_port_range, self._random, is_free)

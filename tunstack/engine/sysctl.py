@@ -68,6 +68,7 @@ class Sysctl:
     tcp_stdurg: bool = False  # the urgent pointer points at the last urgent octet, not behind it (RFC 6093)
     tcp_syn_retries: int = 6
     tcp_synack_retries: int = 5
+    tcp_syncookies: int = 1  # 0: never; 1: when the SYN queue is full; 2: always
     tcp_timestamps: bool = True
     tcp_tso_rtt_log: int = 9  # bursts may be larger below 2^this us of round-trip time
     tcp_user_timeout_max: int = 3600  # s: what the peer's UTO option can bring (U_LIMIT in RFC 5482); not in Linux
