@@ -5,12 +5,12 @@ from __future__ import annotations
 from tunstack.device.impairment import Impairment
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
+from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.keys import Key
 from tunstack.engine.listener import Listener
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.sysctl import Sysctl
 from tunstack.seq import MASK
-from tunstack.sim.script.runner import FixedIsn
 from tunstack.sim.transfer import Drain
 from tunstack.sim.world import Host, World
 from tunstack.wire import codec, signed, tcp
@@ -52,6 +52,17 @@ class Note:
         self.events.append("closed" if error is None else type(error).__name__)
 
 
+class _FixedIsn(IsnGenerator):
+    """Every connection begins with the same number."""
+
+    def __init__(self, isn: int) -> None:
+        super().__init__(bytes(16))
+        self._isn = isn
+
+    def isn(self, flow: bytes, now: int) -> int:
+        return self._isn
+
+
 class Pair:
     """Host a, a client, and host b, which listens on PORT."""
 
@@ -73,7 +84,7 @@ class Pair:
         for host, keys, isn in zip((self.a, self.b), (client, server), isns or (None, None), strict=True):
             self._keep(host)
             if isn is not None:
-                host.stack.isn = FixedIsn(isn, 0)  # type: ignore[assignment]
+                host.stack.isn = _FixedIsn(isn)
             for each in keys:
                 host.stack.use_keys().keys.add(each)
         self.accepted: list[Connection] = []

@@ -12,7 +12,6 @@ from tunstack.engine.signature import Signatures
 from tunstack.seq import seq_lt
 from tunstack.sim.transfer import transfer
 from tunstack.wire import icmp, ipv4, signed
-from tunstack.wire.flow import pack_flow
 from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
 
 BAD_PATH = Impairment(delay=10_000, jitter=5_000, loss=0.02, duplicate=0.02, reorder=0.05)
@@ -161,8 +160,8 @@ def test_a_half_open_connection_and_time_wait_see_no_forgeries_either(algorithm:
     pair.run()
     assert len(pair.a.stack.time_wait) == 1
     sent = len(pair.sent)
-    waiting = pair.a.stack.flows[pack_flow(pair.b.address, PORT, pair.a.address, 4000)]
-    pair.inject(pair.a, Segment(pack_flow(pair.b.address, PORT, pair.a.address, 4000), waiting.rcv_nxt - 1, 0, ACK | FIN, 0))  # type: ignore[union-attr]
+    fin = [seg for host, seg in pair.sent if host is pair.b and seg.flags & FIN][-1]
+    pair.inject(pair.a, Segment(fin.flow, fin.seq, fin.ack, ACK | FIN, 0))  # the peer's own, but for the signature
     assert len(pair.sent) == sent
     pair.assert_all_signed()
 
@@ -219,8 +218,20 @@ def test_a_port_is_used_again_out_of_time_wait() -> None:
     assert len(pair.b.stack.time_wait) == 1
     again, note = pair.connect(local_port=port)
     pair.run()
-    assert note.events == ["established"] and pair.b.stack.counters.TWRecycled == 1
+    assert note.events == ["established"] and not len(pair.b.stack.time_wait)
     pair.say(again, b"again", pair.notes[1])
+    pair.assert_all_signed()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_connection_by_syn_cookie_is_signed_too(algorithm: str) -> None:
+    """M-26 with M-15 and M-16: the ISNs that the keys are derived from are in the ACK, for nothing was kept of the SYN."""
+    pair = Pair([key(algorithm=algorithm)], [key(algorithm=algorithm, is_server=True)], tcp_syncookies=2)
+    conn, note, peer, heard = pair.open()
+    assert pair.b.stack.counters.SyncookiesRecv == 1
+    pair.say(conn, bytes(10_000), heard)
+    pair.say(peer, bytes(10_000), note)
+    assert max(seg.length for _, seg in pair.sent) == peer.tx.mss
     pair.assert_all_signed()
 
 

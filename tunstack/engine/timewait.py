@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunstack.engine import paws
-from tunstack.engine.state import TIME_WAIT
+from tunstack.engine.state import TIME_WAIT, State
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_gt, seq_lt
 from tunstack.wire.flow import reverse_flow
@@ -75,6 +75,8 @@ class Remnant:
     """What answers for a connection that is over: a four-tuple and a record."""
 
     __slots__ = ("flow_in", "record", "stack")
+
+    state: State
 
     def __init__(self, stack: Stack, flow_in: bytes, remembered: Remembered) -> None:
         self.stack = stack
