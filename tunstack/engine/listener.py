@@ -126,6 +126,7 @@ class Listener:
         del self._half_open[entry.flow_in]
         self.stack.flows.pop(entry.flow_in, None)
         entry.expires_at = NEVER
+        self.stack.timers.disarm(entry)
 
     def is_overflown(self) -> bool:
         """Whether the accept queue takes no more, which is counted."""
