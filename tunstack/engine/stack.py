@@ -250,7 +250,7 @@ class Stack:
                 set_mtu(conn, mtu)
 
     def advance(self, now: int) -> None:
-        """Handle every timer that is due."""
+        """Handle timers that are due, up to a bound; what is left is still due (`next_deadline`)."""
         self.timers.advance(now)
         for fragment in self._reassembler.advance(now):
             self._icmp.time_exceeded(fragment, now)
