@@ -72,6 +72,15 @@ def test_knobs_are_shown_and_set_and_count_from_then_on(start_daemon: Callable[.
     assert "net.ipv4.ip_default_ttl = 33 (was 64), set by pid " in log and "uid 0" in log
 
 
+def test_backlog_of_frames_is_the_interfaces_queue(start_daemon: Callable[..., Daemon]) -> None:
+    """M-62: net.core.netdev_max_backlog bounds the frames that are not yet handled."""
+    daemon = start_daemon("--sysctl", "net.core.netdev_max_backlog=321")
+    assert " qlen 321" in daemon.namespace.run("ip link show tunstack0").stdout
+    assert sysctl(daemon, "-n", "net.core.netdev_max_backlog") == (0, "321\n", "")
+    status, output, errors = sysctl(daemon, "net.core.netdev_max_backlog=500")
+    assert (status, output) == (1, "") and "counts when the interface is opened" in errors
+
+
 def test_mistakes_are_a_line_each_and_status_1(start_daemon: Callable[..., Daemon]) -> None:
     """M-62, M-55."""
     daemon = start_daemon()

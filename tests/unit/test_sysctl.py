@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import pytest
 
+from tunstack.device.tun import TXQUEUELEN
 from tunstack.engine import Stack, Sysctl
 from tunstack.engine.config import StackConfig
 from tunstack.engine.knob import Knob, to_text
@@ -24,7 +25,7 @@ def test_every_knob_says_what_it_is() -> None:
     """M-62."""
     for name, knob in KNOBS.items():
         assert knob.doc and "\n" not in knob.doc and not knob.doc.endswith("."), name
-        assert knob.low <= knob.high and knob.effect in ("at once", "new connections", "new listeners", "never"), name
+        assert knob.low <= knob.high and knob.effect in ("at once", "new connections", "new listeners", "start", "never"), name
         if knob.effect != "never":
             assert knob.take(to_text(knob.default)) == knob.default, name
 
@@ -111,6 +112,16 @@ def test_tw_recycle_is_refused_with_the_reason() -> None:
     assert number == errno.ENOENT and "NAT" in text and "4.12" in text
     with pytest.raises(FileNotFoundError, match="NAT"):
         Sysctl().get("net.ipv4.tcp_tw_recycle")
+
+
+def test_length_of_the_interfaces_queue_is_set_before_there_is_a_stack() -> None:
+    """M-62: netdev_max_backlog is the interface's txqueuelen, for which a running daemon has no right any more."""
+    knobs = Sysctl()
+    assert knobs.netdev_max_backlog == TXQUEUELEN
+    knobs.set("net.core.netdev_max_backlog", "300")
+    Stack(StackConfig((bytes(4),), 1500, sysctl=knobs), random.Random(1), bytes(16))
+    number, text = refusal("net.core.netdev_max_backlog", "400", knobs)
+    assert number == errno.EACCES and "configuration" in text and knobs.netdev_max_backlog == 300
 
 
 def test_algorithms_are_those_of_the_stack() -> None:

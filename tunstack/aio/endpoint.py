@@ -86,6 +86,11 @@ class Endpoint:
         """Its addresses, dotted."""
         return tuple(format_address(address) for address in self._addresses)
 
+    @property
+    def sysctl(self) -> Sysctl:
+        """Its knobs; `sysctl.set(name, value)` checks what it is given."""
+        return self.stack.sysctl
+
     # Its life.
 
     async def start(self) -> None:

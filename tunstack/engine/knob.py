@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 from tunstack.engine.errors import TEXTS
 
 Value = bool | int | str | tuple[int, ...]
-Effect = Literal["at once", "new connections", "new listeners", "never"]  # never: it can only be read
+Effect = Literal["at once", "new connections", "new listeners", "start", "never"]  # start: of the interface; never: it can only be read
 T = TypeVar("T", bound=Value)
 
 INT_MAX = 2**31 - 1  # most of Linux's knobs are C ints
