@@ -117,6 +117,13 @@ def test_wrong_value_is_refused_with_linux_errno_and_changes_nothing(name: str, 
     assert knobs == Sysctl()
 
 
+def test_text_has_the_form_that_is_declared_and_a_secret_is_not_repeated() -> None:
+    key = Knob("k", "", "a key", "", 0, 0, "net.ipv4.", "at once", True, "", pattern="[0-9a-f]{8}", secret=True)
+    assert key.take(" 0123abcd\n") == "0123abcd"
+    with pytest.raises(OSError, match="it does not have the right form"):
+        key.take("0123abc")
+
+
 def test_tw_recycle_is_refused_with_the_reason() -> None:
     """M-55: there is no tcp_tw_recycle."""
     number, text = refusal("net.ipv4.tcp_tw_recycle", "1")

@@ -21,7 +21,7 @@ INT_MAX = 2**31 - 1  # most of Linux's knobs are C ints
 SECONDS_MAX = INT_MAX // 1000  # Linux keeps seconds in jiffies, of which there are up to 1000 in one
 
 _NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,22})")
-_WORD = re.compile(r"[a-z][a-z0-9_-]{0,14}")
+NAME = r"[a-z][a-z0-9_-]{0,14}"  # an algorithm's
 _TYPES = {
     bool: "true or false",
     int: "an integer",
@@ -44,6 +44,8 @@ def knob(
     effect: Effect = "at once",
     linux: bool = True,
     deviates: str = "",
+    pattern: str = NAME,
+    secret: bool = False,
 ) -> T:
     """Declare a field of Sysctl; see `Knob` for the arguments."""
     metadata = {
@@ -55,6 +57,8 @@ def knob(
         "effect": effect,
         "linux": linux,
         "deviates": deviates,
+        "pattern": pattern,
+        "secret": secret,
     }
     return field(default=default, metadata=metadata)
 
@@ -73,6 +77,8 @@ class Knob:
     effect: Effect  # for whom a change counts
     linux: bool  # Linux has it too, under this name; else it is ours, or a route's or a module's there
     deviates: str  # why default or range are not Linux's
+    pattern: str = NAME  # what a text must match, where it is one
+    secret: bool = False  # is not written to a log
 
     @classmethod
     def of(cls, name: str, default: object, metadata: Any) -> Knob:
@@ -93,7 +99,7 @@ class Knob:
             return "0 or 1"
         if isinstance(self.default, tuple):
             return f"{len(self.default)} numbers, {self.low} to {self.high}, none less than the one before"
-        return f"{self.low} to {self.high}" if isinstance(self.default, int) else "name"
+        return f"{self.low} to {self.high}" if isinstance(self.default, int) else "text"
 
     def take(self, value: object) -> Value:
         """Return what a field is set to for `value`: a text, or what TOML or JSON has; OSError EINVAL says what is wrong with it."""
@@ -106,8 +112,8 @@ class Knob:
         text = value.strip() if isinstance(value, str) else value
         if not isinstance(text, str):
             raise invalid(f"must be a string, not {describe(value)}")
-        if not _WORD.fullmatch(text):
-            raise invalid(f"{text!r} is not a name")
+        if not re.fullmatch(self.pattern, text):
+            raise invalid("it does not have the right form" if self.secret else f"{text!r} is not a name")
         return text
 
     def _boolean(self, value: object) -> bool:
