@@ -204,7 +204,7 @@ t="{python} -m tunstack"
 unset TUNSTACK_CONTROL
 $t sysctl net.ipv4.tcp_sack || echo status=$?
 start() {{ $t serve --tun $1 --host-address $2.1/24 --address $2.2 --no-http >/run/$1.log 2>&1 & }}
-wait_for() {{ n=0; until grep -q serving /run/$1.log; do sleep 0.1; n=$((n + 1)); test $n -lt 300; done; }}
+wait_for() {{ n=0; until grep -qs serving /run/$1.log; do sleep 0.1; n=$((n + 1)); test $n -lt 300; done; }}
 start tuna 10.1.1; a=$!; wait_for tuna
 $t sysctl net.ipv4.tcp_sack
 start tunb 10.1.2; b=$!; wait_for tunb

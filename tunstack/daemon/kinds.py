@@ -254,6 +254,22 @@ class SocketPath(TextKind[Path | str]):
         return NO_SOCKET if text == NO_SOCKET else FilePath().from_text(text)
 
 
+class HostPort(TextKind[tuple[str, int]]):
+    """An address of the machine and a port, `[HOST:]PORT`; without HOST it is 127.0.0.1. Port 0 chooses one."""
+
+    metavar = "[HOST:]PORT"
+
+    def from_text(self, text: str) -> tuple[str, int]:
+        host, _, port = text.rpartition(":")
+        try:
+            return str(IPv4Address(host or "127.0.0.1")), Integer(0, 65535).from_text(port)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not of the form [HOST:]PORT, with an IPv4 address") from error
+
+    def to_toml(self, value: tuple[str, int]) -> str:
+        return quote(f"{value[0]}:{value[1]}")
+
+
 class Link(TextKind["LinkSpec"]):
     """What a link between us and the network does, such as `delay=20ms,loss=1%` (device/linkspec.py)."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
 
 from tunstack.engine.errors import TEXTS
@@ -21,7 +23,7 @@ INT_MAX = 2**31 - 1  # most of Linux's knobs are C ints
 SECONDS_MAX = INT_MAX // 1000  # Linux keeps seconds in jiffies, of which there are up to 1000 in one
 
 _NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,22})")
-NAME = r"[a-z][a-z0-9_-]{0,14}"  # an algorithm's
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 _TYPES = {
     bool: "true or false",
     int: "an integer",
@@ -31,6 +33,13 @@ _TYPES = {
     list: "an array",
     dict: "a table",
 }
+
+
+def check_name(text: str) -> object:
+    """Check the name of an algorithm; OSError EINVAL."""
+    if not _NAME.fullmatch(text):
+        raise invalid(f"{text!r} is not a name")
+    return text
 
 
 def knob(
@@ -44,7 +53,8 @@ def knob(
     effect: Effect = "at once",
     linux: bool = True,
     deviates: str = "",
-    pattern: str = NAME,
+    check: Callable[[str], object] = check_name,
+    form: str = "name",
     secret: bool = False,
 ) -> T:
     """Declare a field of Sysctl; see `Knob` for the arguments."""
@@ -57,7 +67,8 @@ def knob(
         "effect": effect,
         "linux": linux,
         "deviates": deviates,
-        "pattern": pattern,
+        "check": check,
+        "form": form,
         "secret": secret,
     }
     return field(default=default, metadata=metadata)
@@ -77,7 +88,8 @@ class Knob:
     effect: Effect  # for whom a change counts
     linux: bool  # Linux has it too, under this name; else it is ours, or a route's or a module's there
     deviates: str  # why default or range are not Linux's
-    pattern: str = NAME  # what a text must match, where it is one
+    check: Callable[[str], object] = check_name  # raises EINVAL for a text that will not do; knobs that are texts only
+    form: str = "name"  # of the text, for people
     secret: bool = False  # is not written to a log
 
     @classmethod
@@ -99,7 +111,7 @@ class Knob:
             return "0 or 1"
         if isinstance(self.default, tuple):
             return f"{len(self.default)} numbers, {self.low} to {self.high}, none less than the one before"
-        return f"{self.low} to {self.high}" if isinstance(self.default, int) else "text"
+        return f"{self.low} to {self.high}" if isinstance(self.default, int) else self.form
 
     def take(self, value: object) -> Value:
         """Return what a field is set to for `value`: a text, or what TOML or JSON has; OSError EINVAL says what is wrong with it."""
@@ -112,8 +124,7 @@ class Knob:
         text = value.strip() if isinstance(value, str) else value
         if not isinstance(text, str):
             raise invalid(f"must be a string, not {describe(value)}")
-        if not re.fullmatch(self.pattern, text):
-            raise invalid("it does not have the right form" if self.secret else f"{text!r} is not a name")
+        self.check(text)
         return text
 
     def _boolean(self, value: object) -> bool:
@@ -151,6 +162,21 @@ class Knob:
         except ValueError:  # an 8 or 9 in an octal number
             return None
         return -number if text[0] == "-" else number
+
+
+@lru_cache(maxsize=4)
+def parse_ports(text: str) -> frozenset[int]:
+    """Return the ports of a list such as `8080,9148-9150`; OSError EINVAL where it is none."""
+    ports: set[int] = set()
+    for part in text.split(",") if text.strip() else ():
+        first, dash, last = part.strip().partition("-")
+        if not (part.isascii() and first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 20):
+            raise invalid(f"{part.strip()!r} is neither a port nor a range of ports")
+        low, high = int(first), int(last or first)
+        if not low <= high <= 65535:
+            raise invalid(f"{part.strip()!r} is not a range of ports from 0 to 65535")
+        ports.update(range(low, high + 1))
+    return frozenset(ports)
 
 
 def to_text(value: Value) -> str:

@@ -28,9 +28,9 @@ from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.orphans import Orphans
 from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
-from tunstack.engine.ports import choose_port, overlaps
+from tunstack.engine.ports import Ports, overlaps
 from tunstack.engine.reassembly import Reassembler
-from tunstack.engine.reuse import choose_local_port, may_take, take
+from tunstack.engine.reuse import take_over
 from tunstack.engine.sink import Sink
 from tunstack.engine.state import CLOSED
 from tunstack.engine.timers import TimerHeap
@@ -76,6 +76,8 @@ class Stack:
         self.random = random
         self._addresses = frozenset(config.addresses)
         self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
+        self._listeners_by_port: dict[int, list[Listener]] = {}
+        self._ports = Ports(self, random)
         self._reassembler = Reassembler(config.sysctl, self.counters)
         self._icmp = IcmpHandler(config, self.counters, random)
         self._replies: deque[Segment] = deque()  # what leaves without a connection to poll: RST, SYN-ACK, ACKs of TIME-WAIT
@@ -342,18 +344,17 @@ class Stack:
         """
         if address != ANY_IPV4 and address not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not port:
-            port = choose_port(self.sysctl.ip_local_port_range, self.random, lambda port: not self._listeners_on(address, port))
-        if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
-            raise socket_error("EADDRINUSE")
-        listener = Listener(
-            self, address, port, backlog, check_options(options or SocketOptions(), self.algorithms), on_acceptable, reuse_port
-        )
+        options = check_options(options or SocketOptions(), self.algorithms)
+        port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
+        listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
         self._listeners.setdefault((address, port), []).append(listener)
+        self._listeners_by_port.setdefault(port, []).append(listener)
         return listener
 
-    def _listeners_on(self, address: bytes, port: int) -> list[Listener]:
-        return [other for other in self.listeners if other.port == port and overlaps(other.address, address)]
+    def listeners_on(self, address: bytes, port: int) -> list[Listener]:
+        """Return the listeners on a port whose addresses cover `address`, or any one that it covers."""
+        group = self._listeners_by_port.get(port)
+        return [other for other in group if overlaps(other.address, address)] if group else []
 
     def find_listener(self, flow: bytes) -> Listener | None:
         """Return the listener for an incoming flow: the exact address before the wildcard; of several, one by the flow's hash."""
@@ -370,6 +371,9 @@ class Stack:
         group.remove(listener)
         if not group:
             del self._listeners[key]
+        self._listeners_by_port[listener.port].remove(listener)
+        if not self._listeners_by_port[listener.port]:
+            del self._listeners_by_port[listener.port]
 
     def connect(
         self,
@@ -384,7 +388,7 @@ class Stack:
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
-        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken),
+        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
         ENETUNREACH (no such destination), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
@@ -394,20 +398,16 @@ class Stack:
         if not is_host(remote) or not remote_port:
             raise socket_error("ENETUNREACH")
 
-        address = local
         options = check_options(options or SocketOptions(), self.algorithms)
-        is_given = bool(local_port)
-        if not is_given:
-            local_port = choose_local_port(self, remote, remote_port, local, lambda port: bool(self._listeners_on(address, port)), now)
+        is_own_port = local_port != 0
+        local_port = self._ports.for_connection(local, local_port, remote, remote_port, options.reuseaddr, now)
         flow = pack_flow(local, local_port, remote, remote_port)
-        iss = self.isn.isn(flow, now)
         old = self.flows.get(reverse_flow(flow))
-        if old is not None:
-            if not may_take(old, is_given, now):
-                raise socket_error("EADDRINUSE")
-            iss = take(old)
+        iss = take_over(old) if isinstance(old, TimeWait) else self.isn.isn(flow, now)
         conn = Connection(self, flow, reverse_flow(flow), iss, options, sink)
         self.adopt(conn)
+        if is_own_port:
+            self._ports.keep(conn)
         self.counters.TcpActiveOpens += 1
         open_active(conn, now)
         return conn
@@ -417,11 +417,12 @@ class Stack:
         self.flows[conn.flow_in] = conn
 
     def forget(self, conn: Connection) -> None:
-        """A connection is over: its four-tuple is free."""
+        """A connection is over: its four-tuple is free, if no entry has taken its place, and what it held is given back."""
         if self.flows.get(conn.flow_in) is conn:
             del self.flows[conn.flow_in]
         self.orphans.discard(conn)
         self.memory.release(conn)
+        self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:
         """Close every listener and reset every connection; their sinks hear nothing."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from tunstack.engine.knob import SECONDS_MAX, Knob, Value, knob
+from tunstack.engine.knob import SECONDS_MAX, Knob, Value, knob, parse_ports
 
 _AVAILABLE = "net.ipv4.tcp_available_congestion_control"
 
@@ -42,6 +42,9 @@ class Sysctl:
     icmp_ratelimit: int = knob(1000, "time between two ICMP errors to one target; 0: no limit", "ms")
     ip_default_ttl: int = knob(64, "time to live of what we send", "hops", low=1, high=255)
     ip_local_port_range: tuple[int, int] = knob((32768, 60999), "ports that connections out are given", low=1024, high=65535)
+    ip_local_reserved_ports: str = knob(
+        "", "ports given to nobody who does not ask for them", check=parse_ports, form="ports and ranges of ports, with commas"
+    )
     ipfrag_high_thresh: int = knob(4194304, "held for reassembly, all datagrams together", "octets")
     ipfrag_time: int = knob(30, "a datagram's fragments are waited for", "s", high=SECONDS_MAX)
     min_pmtu: int = knob(
@@ -55,6 +58,12 @@ class Sysctl:
         4096, "longest SYN queue of a listener", "connections", deviates="Linux's default depends on the machine's memory"
     )
     tcp_reflect_tos: bool = knob(False, "a connection that is accepted answers with the DSCP of its SYN", effect="new connections")
+    tcp_syn_linear_timeouts: int = knob(
+        0,
+        "a SYN is sent again so often after 1 s each, before the time doubles",
+        high=127,
+        deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7 s",
+    )
     tcp_syn_retries: int = knob(6, "a SYN is sent again so often", low=1, high=127)
     tcp_synack_retries: int = knob(5, "a SYN-ACK is sent again so often", high=255)
 
