@@ -97,6 +97,11 @@ class Endpoint:
         """The keys of all sockets that have none of their own for a peer. It is live: added to or removed from at any time."""
         return self.stack.use_keys().keys
 
+    @property
+    def sysctl(self) -> Sysctl:
+        """Its knobs; `sysctl.set(name, value)` checks what it is given."""
+        return self.stack.sysctl
+
     def now(self) -> int:
         """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""
         return self._running().now()
