@@ -48,7 +48,7 @@ class Bench:
         return record
 
     def connect(self, port: int, count: int) -> float:
-        """Make so many connections, PARALLEL at a time, each of which must be served; return how many a second."""
+        """Make so many connections, PARALLEL at a time, each of which must be served, and leave the next alone; return how many a s."""
         arguments = ["-n", str(PARALLEL), "-w", "0", "-t", str(TIMEOUT), "-l", str(count), "connect", SERVER, str(port)]
         began = time.monotonic()
         done = subprocess.run(

@@ -118,12 +118,9 @@ def shrink(conn: Connection, now: int) -> None:
         entry = FinWait2(stack, conn.flow_in, Remembered.of(conn, now, conn.fin_wait_2_at))
         stack.flows[conn.flow_in] = entry
         stack.timers.arm(entry, conn.fin_wait_2_at)
-    else:
-        stack.forget(conn)
+    stack.forget(conn)
     conn.state = CLOSED
     conn.clear_timers()
-    stack.orphans.discard(conn)
-    stack.memory.release(conn)
 
 
 def _is_in_window(was: Remembered, seq: int, end: int) -> bool:

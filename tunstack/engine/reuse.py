@@ -6,16 +6,11 @@ Times are int microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
-from tunstack.engine.ports import choose_port
 from tunstack.engine.timewait import NEW_ISS_DISTANCE, TimeWait
 from tunstack.seq import MASK
-from tunstack.wire.flow import pack_flow, unpack_flow
-
-if TYPE_CHECKING:
-    from tunstack.engine.stack import Stack
+from tunstack.wire.flow import unpack_flow
 
 LOOPBACK_ONLY = 2
 
@@ -35,28 +30,12 @@ def may_take(entry: object, is_given: bool, now: int) -> TypeGuard[TimeWait]:
     return now - was.entered_at > sysctl.tcp_tw_reuse_delay * 1000
 
 
-def take(entry: TimeWait) -> int:
+def take_over(entry: TimeWait) -> int:
     """End an entry in favour of a new connection; return the ISN for that."""
     stack = entry.stack
     stack.counters.TWRecycled += 1
     stack.time_wait.remove(entry)
     return (entry.remembered.snd_nxt + NEW_ISS_DISTANCE) & MASK
-
-
-def choose_local_port(stack: Stack, remote: bytes, remote_port: int, local: bytes, is_barred: Callable[[int], bool], now: int) -> int:
-    """Return a port whose four-tuple is free or, where there is none left, one that may be taken over; EADDRNOTAVAIL without either."""
-    flows = stack.flows
-
-    def is_free(port: int) -> bool:
-        return pack_flow(remote, remote_port, local, port) not in flows and not is_barred(port)
-
-    def is_reusable(port: int) -> bool:
-        return may_take(flows.get(pack_flow(remote, remote_port, local, port)), False, now) and not is_barred(port)
-
-    try:
-        return choose_port(stack.sysctl.ip_local_port_range, stack.random, is_free)
-    except OSError:
-        return choose_port(stack.sysctl.ip_local_port_range, stack.random, is_reusable)
 
 
 def _is_loopback(flow: bytes) -> bool:

@@ -57,7 +57,10 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
     sysctl = conn.stack.sysctl
     conn.retransmits += 1
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
-        retries = sysctl.tcp_synack_retries if conn.state is SYN_RECEIVED else conn.options.syncnt or sysctl.tcp_syn_retries
+        if conn.state is SYN_RECEIVED:
+            retries = sysctl.tcp_synack_retries
+        else:
+            retries = (conn.options.syncnt or sysctl.tcp_syn_retries) + sysctl.tcp_syn_linear_timeouts
         if conn.retransmits > retries or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now)):
             transitions.give_up(conn, now)
             return

@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunstack.engine import paws
-from tunstack.engine.state import TIME_WAIT
+from tunstack.engine.state import TIME_WAIT, State
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_gt, seq_lt
 from tunstack.wire.flow import reverse_flow
@@ -75,6 +75,8 @@ class Remnant:
     """What answers for a connection that is over: a four-tuple and a record."""
 
     __slots__ = ("flow_in", "record", "stack")
+
+    state: State
 
     def __init__(self, stack: Stack, flow_in: bytes, remembered: Remembered) -> None:
         self.stack = stack
@@ -210,8 +212,6 @@ class TimeWaitTable:
         if self.take_bucket():
             self._stack.counters.TW += 1  # when it begins, as Linux counts it
             self.insert(conn.flow_in, Remembered.of(conn, now, 0), now)
-        else:
-            self._stack.forget(conn)
 
     def insert(self, flow_in: bytes, remembered: Remembered, now: int) -> None:
         """Begin the 60 s of a four-tuple that has a bucket."""

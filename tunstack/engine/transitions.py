@@ -152,8 +152,7 @@ def enter_time_wait(conn: Connection, now: int) -> None:
     conn.state = TIME_WAIT
     stack = conn.stack
     stack.time_wait.hold(conn, now)
-    stack.orphans.discard(conn)
-    stack.memory.release(conn)
+    stack.forget(conn)
     conn.clear_timers()
     conn.end_application(None)
 
