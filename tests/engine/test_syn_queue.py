@@ -149,7 +149,7 @@ def test_a_syn_that_time_wait_lets_pass_is_turned_away_by_no_limit_of_the_syn_qu
         {syns(42000, 1, answered=False)}
         +0   < S 5000:5000(0) win 1000 <mss 1000>
         +0   > S. 65539:65539(0) ack 5001
-        +0   counter TWRecycled=1 TCPReqQFullDrop=1
+        +0   counter TCPReqQFullDrop=1
         """,
         tcp_syncookies=0,
     )
