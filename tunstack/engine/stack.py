@@ -42,7 +42,7 @@ from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
 from tunstack.seq import MASK, seq_ge, seq_lt
 from tunstack.wire import codec, ipv4
-from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow, unpack_flow
+from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
 
 CHALLENGE_PERIOD = 1_000_000  # us
@@ -181,12 +181,14 @@ class Stack:
 
     def _receive_unknown(self, seg: Segment, now: int) -> None:
         """A segment of no connection: a listener's, or one that is answered with RST (RFC 9293 3.10.7.1)."""
-        src, _, dst, _ = unpack_flow(seg.flow)
+        flow = seg.flow
+        n = (len(flow) - 4) >> 1  # octets of an address: unpack_flow, inlined
+        src, dst = flow[:n], flow[n : n + n]
         if dst not in self._addresses or not is_host(src) or src in self._addresses:
             self.counters.IpInAddrErrors += 1
             self.counters.IpInDelivers -= 1  # `receive` counted it
             return
-        listener = self.listeners.find(seg.flow)
+        listener = self.listeners.find(flow)
         if listener is not None:
             listener.on_segment(seg, now)
         else:
