@@ -41,6 +41,9 @@ SYSCTLS: dict[str, dict[str, str]] = {
     "nplab-linux": {"net/ipv4/tcp_rmem": "4096 87380 4194303"},  # window scale 6
 }
 
+# Words that scripts leave to whoever runs them: the cookies of REMOTE under the suites' key and under one of zeros, a code of ICMP.
+DEFINES = {"TFO_COOKIE": "3021b9d889017eeb", "TFO_COOKIE_ZERO": "b7c12350a90dc8f5", "CODE": "host_unreachable"}
+
 # $1: an interface that commands of scripts may name, or none; the rest is what to run. A kernel module's parameters are the machine's.
 NAMESPACE = """
 ip link set lo up
@@ -129,6 +132,7 @@ def run_file(path: Path, folder: Path, script: Script, setting: Setting, on_linu
         command += [str(setting.packetdrill), *ADDRESSES, f"--so_filename={setting.plugin}", f"--so_flags={flags}"]
     else:
         command += [str(setting.packetdrill), *ADDRESSES]
+    command += [f"--define={name}={value}" for name, value in DEFINES.items()]
     command.append(path.name)
     process = subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True

@@ -78,6 +78,8 @@ def check(name: str, value: object) -> Value:
         return _ordered(field, value, len(default))
     if isinstance(default, int):
         return _number(field, value)
+    if field == "tcp_fastopen_key":
+        return _keys(value)
     if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,14}", value):
         raise ValueError(f"{value!r} is not a name" if isinstance(value, str) else f"must be a string, not {describe(value)}")
     return value
@@ -142,6 +144,16 @@ def _ordered(field: str, value: object, count: int) -> tuple[int, ...]:
     if list(numbers) != sorted(numbers):
         raise ValueError(f"{' '.join(map(str, numbers))}: the numbers must not fall from one to the next")
     return numbers
+
+
+def _keys(value: object) -> str:
+    """Return the text of Fast Open keys; a mistake in it is told without it, for it is a secret."""
+    from tunstack.engine.fastopencookie import parse_keys
+
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {describe(value)}")
+    parse_keys(value)
+    return value.strip()
 
 
 def _show(value: object) -> str:

@@ -121,6 +121,14 @@ class Counters:
     TCPReqQFullDrop: int = 0
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0
+    TCPFastOpenActive: int = 0
+    TCPFastOpenActiveFail: int = 0
+    TCPFastOpenPassive: int = 0
+    TCPFastOpenPassiveFail: int = 0
+    TCPFastOpenListenOverflow: int = 0
+    TCPFastOpenCookieReqd: int = 0
+    TCPFastOpenBlackhole: int = 0
+    TCPFastOpenPassiveAltKey: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tunstack.engine import fastopen
 from tunstack.engine.connection import Connection
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.opening import open_passive
@@ -21,6 +22,7 @@ from tunstack.wire.flow import reverse_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
+    from tunstack.engine.fastopenrequest import Requests
     from tunstack.engine.stack import Stack
 
 
@@ -35,6 +37,7 @@ class Listener:
         "_half_open",
         "address",
         "backlog",
+        "fastopen",
         "is_closed",
         "on_acceptable",
         "options",
@@ -63,6 +66,7 @@ class Listener:
         self.on_acceptable = on_acceptable
         self.reuse_port = reuse_port
         self.is_closed = False
+        self.fastopen: Requests | None = None  # connections by cookie, once there was one
         self._half_open: dict[bytes, HalfOpen] = {}  # the SYN queue, by incoming flow
         self._accept_queue: deque[Connection] = deque()
 
@@ -114,12 +118,16 @@ class Listener:
             stack.counters.TCPReqQFullDrop += 1
             stack.counters.ListenDrops += 1
             return
-        flow = reverse_flow(seg.flow)
-        entry = HalfOpen(self, seg, stack.isn.isn(flow, now) if iss is None else iss, now)
+        if iss is None:
+            iss = stack.isn.isn(reverse_flow(seg.flow), now)
+        cookie = fastopen.answer(self, seg, now, iss)
+        if cookie is None:
+            return  # it is a connection already
+        entry = HalfOpen(self, seg, iss, now)
         self._half_open[seg.flow] = entry
         stack.flows[seg.flow] = entry
         stack.timers.arm(entry, entry.expires_at)
-        entry.send_syn_ack(now)
+        entry.send_syn_ack(now, cookie)
 
     def drop(self, entry: HalfOpen) -> None:
         """Take a half-open connection out."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from tunstack.congestion import Algorithms, CongestionControl
-from tunstack.engine import ecn
+from tunstack.engine import ecn, fastopen, fastopenclient
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -28,7 +28,7 @@ from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import choose_port, overlaps
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import CLOSED
+from tunstack.engine.state import CLOSED, SYN_RECEIVED
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
@@ -59,6 +59,7 @@ class Stack:
         self.fast_path = config.fast_path
         self.counters = Counters()
         self.isn = IsnGenerator(secret)
+        self.cookies = fastopenclient.Cookies(config.sysctl, self.counters)
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
@@ -215,9 +216,11 @@ class Stack:
         if owner is None:
             self.counters.IcmpInErrors += 1
             return
-        if isinstance(owner, Connection) and not (seq_ge(error.seq, owner.tx.snd_una) and seq_lt(error.seq, owner.tx.snd_nxt)):
-            self.counters.OutOfWindowIcmps += 1
-            return
+        if isinstance(owner, Connection):
+            oldest = owner.tx.iss if owner.state is SYN_RECEIVED else owner.tx.snd_una  # Fast Open's SYN-ACK is before snd_una
+            if not (seq_ge(error.seq, oldest) and seq_lt(error.seq, owner.tx.snd_nxt)):
+                self.counters.OutOfWindowIcmps += 1
+                return
         owner.on_icmp(error, now)
 
     def _on_path_change(self, destination: bytes, mtu: int) -> None:
@@ -335,6 +338,7 @@ class Stack:
         listener = Listener(
             self, address, port, backlog, check_options(options or SocketOptions(), self.algorithms), on_acceptable, reuse_port
         )
+        fastopen.enable(listener)
         self._listeners.setdefault((address, port), []).append(listener)
         return listener
 
@@ -367,8 +371,11 @@ class Stack:
         local: bytes | None = None,
         local_port: int = 0,
         options: SocketOptions | None = None,
+        data: bytes | memoryview | None = None,
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
+
+        `data` is written at once, and rides on the SYN if Fast Open can be (MSG_FASTOPEN); what does not follows the handshake.
 
         OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken),
         ENETUNREACH (no such destination), or setsockopt(2)'s.
@@ -392,7 +399,10 @@ class Stack:
         conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options, sink)
         self.adopt(conn)
         self.counters.TcpActiveOpens += 1
+        fastopenclient.begin(conn, data is not None, now)
         open_active(conn, now)
+        if data:
+            conn.send(data, now)
         return conn
 
     def adopt(self, conn: Connection) -> None:

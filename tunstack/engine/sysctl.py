@@ -33,6 +33,9 @@ class Sysctl:
     tcp_early_retrans: int = 3  # 0: no tail loss probes; 3, 4: for peers with SACK
     tcp_ecn: int = 2  # 0: never; 1: ask and agree; 2: agree when asked (RFC 3168)
     tcp_ecn_fallback: bool = True  # ask no more in a SYN that is sent again
+    tcp_fastopen: int = 1  # bits: 1 clients, 2 listeners; 4, 0x200 the same without cookies; 0x400 every listener (RFC 7413)
+    tcp_fastopen_blackhole_timeout_sec: int = 0  # s that clients leave it after three timeouts in a row, doubled each time; 0: never
+    tcp_fastopen_key: str = ""  # of the cookies, four hexadecimal numbers; after a comma the key of before; empty: made by the stack
     tcp_fin_timeout: int = 60  # s
     tcp_frto: int = 2  # 0: a timeout is never taken for spurious (RFC 5682)
     tcp_hystart: int = 1  # HyStart++ (RFC 9406): 0 nobody, 1 cubic, 2 all that slow-start; a module parameter of cubic in Linux

@@ -19,8 +19,6 @@ from tunstack.sim.packetdrill.sockets import Socket, error_of
 
 SO_MEMINFO = 55
 SO_ZEROCOPY = 60
-TCP_FASTOPEN = 23
-TCP_FASTOPEN_CONNECT = 30
 IP_MTU_DISCOVER = 10
 
 TIMEVAL = struct.Struct("=qq")
@@ -29,10 +27,7 @@ SECOND = 1_000_000
 # Options that are a field of SocketOptions as soon as there is one.
 FIELDS: dict[tuple[int, int], str] = {
     (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT): "defer_accept",
-    (socket.IPPROTO_TCP, TCP_FASTOPEN): "fastopen",
-    (socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT): "fastopen_connect",
 }
-FLAGS = frozenset(("fastopen_connect",))  # any value but zero is one
 
 # Options that a script may set and that change nothing that TCP does here.
 STORED = frozenset(
@@ -77,7 +72,7 @@ def setsockopt(sock: Socket, level: int, name: int, value: bytes) -> None:
         sock.extras.stored[level, name] = value[0] if is_octet else number_of(value)
     elif (level, name) in FIELDS:
         field = _field(sock, level, name)
-        sock.set_option(field, bool(number_of(value)) if field in FLAGS else number_of(value))
+        sock.set_option(field, number_of(value))
     else:
         engine_setsockopt(sock, level, name, value)
 
