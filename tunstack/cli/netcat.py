@@ -19,10 +19,12 @@ from tunstack.cli.pump import Input, Output
 from tunstack.cli.relay import Relay, RelayOptions
 from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.host import give_up_root, open_first
+from tunstack.engine import SocketOptions
 
 # Seconds that the end waits for the peer to acknowledge the last octets: our TCP ends with the process.
 LINGER = 60.0
 LINGER_AFTER_SIGNAL = 1.0
+FASTOPEN_QUEUE = 16  # connections by Fast Open that wait for their handshake's end
 
 
 def run(config: NetcatConfig) -> int:
@@ -103,6 +105,8 @@ class Netcat:
         def hold(relay: Relay) -> None:
             """Let the conversation wait until the connection has been announced."""
 
+        # A SYN that waits for input would never leave where none is read.
+        options = SocketOptions(nodelay=True, fastopen_connect=config.fastopen and config.read_input and not config.only_connect)
         error_text = ""
         for end in ends:
             try:
@@ -112,6 +116,7 @@ class Netcat:
                         str(end[4][0]),
                         config.port,
                         local_addr=(self._address, config.source_port),
+                        options=options,
                     )
             except OSError as error:
                 error_text = "Connection timed out" if isinstance(error, TimeoutError) else _reason(error)
@@ -133,6 +138,7 @@ class Netcat:
             self._address,
             self._config.port,
             backlog=128 if self._config.keep_listening else 1,
+            options=SocketOptions(nodelay=True, fastopen=FASTOPEN_QUEUE if self._config.fastopen else 0),
         )
         if self._config.verbose:
             _say(f"Listening on {self._address} {server.sockets[0].getsockname()[1]}")

@@ -31,6 +31,8 @@ from tunstack.engine import BACKEND
 
 log = logging.getLogger(__name__)
 
+FASTOPEN_QUEUE = 256  # connections by Fast Open that wait for their handshake's end, a service at most
+
 
 def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile.
@@ -104,6 +106,8 @@ class Daemon:
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)
+            for listener in endpoint.stack.listeners:  # in force while net.ipv4.tcp_fastopen has bit 2
+                listener.options.fastopen = FASTOPEN_QUEUE
             sys.stdout.write(self.ready_line() + "\n")  # in one piece, for whoever reads it from a pipe
             sys.stdout.flush()
             notify("READY=1")
