@@ -218,7 +218,7 @@ def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
     if not seg.flags & SYN:
         return True
     if conn.state is SYN_RECEIVED and seg.seq == conn.rx.irs:
-        if seg.flags & ACK and seg.ack == conn.tx.snd_nxt:
+        if seg.flags & ACK and seq_gt(seg.ack, conn.tx.iss) and seq_le(seg.ack, conn.tx.snd_nxt):
             return True
         if not seg.flags & ACK:  # its SYN again: our SYN-ACK was lost
             conn.syn_due = True
