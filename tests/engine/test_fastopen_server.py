@@ -95,9 +95,8 @@ def test_without_the_bit_or_the_option_data_in_a_syn_is_not_taken(play: Play) ->
     """M-17: tcp_fastopen has bit 2, and the listener TCP_FASTOPEN, or nothing is done."""
     syn = f"< S 0:100(100) win 1000 <mss 1000,raw 220a{COOKIE}>"
     for options, knob in (("", 2), ("fastopen=5", 1), ("fastopen=5", 0x401)):
-        play(
-            f"0 listen 8080 {options}\n+0 {syn}\n+0 > S. 0:0(0) ack 1 <mss 1460>\n+0 accept EAGAIN", tcp_fastopen=knob, tcp_fastopen_key=KEY
-        )
+        script = f"0 listen 8080 {options}\n+0 {syn}\n+0 > S. 0:0(0) ack 1 <mss 1460>\n+0 accept EAGAIN"
+        play(script, tcp_fastopen=knob, tcp_fastopen_key=KEY)
 
 
 def test_bits_make_every_listener_open_fast_and_without_cookies(play: Play) -> None:
