@@ -64,7 +64,7 @@ async def test_data_given_to_create_connection_is_sent_first_with_a_cookie_and_w
     server, port, far = await serve(ours)
     for number in range(2):
         if number:
-            ours.client.stack.cookies.forget()
+            ours.client.stack.fastopen_cookies.forget()
         transport, _ = await ours.create_connection(Recorder, ours.host, port, fastopen=b"first ")
         transport.write(b"second")
         await far[number].until(lambda record=far[number]: record.data == b"first second")

@@ -325,9 +325,9 @@ def test_the_room_in_a_syn_is_the_least_of_path_server_and_option() -> None:
     flow = pack_flow(us, 1, them, 80)
     options = SocketOptions()
     assert not may_carry(stack, flow, options, 0) and room(stack, flow, options, 0) == 0
-    stack.cookies.remember(flow, 9000, Cookie(b"1234", False), 0)
+    stack.fastopen_cookies.remember(flow, 9000, Cookie(b"1234", False), 0)
     assert room(stack, flow, options, 0) == 1420
-    stack.cookies.remember(flow, 900, None, 0)
+    stack.fastopen_cookies.remember(flow, 900, None, 0)
     assert room(stack, flow, options, 0) == 860
     options.maxseg = 500
     assert room(stack, flow, options, 0) == 460

@@ -273,7 +273,7 @@ class Play:
         flow = pack_flow(opener.address, 0, other.address, 0)
         key = keys_of(next(iter(other.stack.listeners)))[0]
         cookie = make_cookie(key, flow) if self.random.random() < 0.9 else self.random.randbytes(8)
-        opener.stack.cookies.remember(flow, self.random.choice((100, 536, 1460, 9000)), Cookie(cookie, False), 0)
+        opener.stack.fastopen_cookies.remember(flow, self.random.choice((100, 536, 1460, 9000)), Cookie(cookie, False), 0)
 
     def _acceptor(self, index: int) -> Callable[[Listener], None]:
         delay = self.plan.hosts[index].accept_delay

@@ -29,6 +29,7 @@ from tunstack.engine import ANY_IPV4, CongestionControl, fastopenclient, format_
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
+from tunstack.engine.keys import Key, KeyChain
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.stack import Stack
 from tunstack.engine.sysctl import Sysctl
@@ -56,10 +57,12 @@ class Endpoint:
         congestion: str | type[CongestionControl] | None = None,
         random: Random | None = None,
         secret: bytes | None = None,
+        keys: Iterable[Key] = (),
     ) -> None:
         """Make an endpoint that answers to `addresses` (dotted or packed). `random` and `secret` are given where runs must repeat.
 
         `congestion` is what connections use: an algorithm's name, or a class of your own (else `sysctl.tcp_congestion_control`).
+        `keys` sign the connections with the peers that they name, TCP-AO or MD5; see also `keys` below, and `SocketOptions.keys`.
         """
         several = [addresses] if isinstance(addresses, str) else list(addresses)
         packed = tuple(pack_address(address) if isinstance(address, str) else address for address in several)
@@ -68,7 +71,10 @@ class Endpoint:
         config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), congestion=congestion)
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
+        for key in keys:
+            self.keys.add(key)
         self.error: OSError | None = None  # why the device went away
+        self.labels: dict[int, str] = {}  # what listens on a port, by name: for ss -p
         self._addresses = packed
         self._driver: Driver | None = None
         self._is_closed = False
@@ -85,6 +91,15 @@ class Endpoint:
     def addresses(self) -> tuple[str, ...]:
         """Its addresses, dotted."""
         return tuple(format_address(address) for address in self._addresses)
+
+    @property
+    def keys(self) -> KeyChain:
+        """The keys of all sockets that have none of their own for a peer. It is live: added to or removed from at any time."""
+        return self.stack.use_keys().keys
+
+    def now(self) -> int:
+        """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""
+        return self._running().now()
 
     # Its life.
 
@@ -202,14 +217,16 @@ class Endpoint:
     ) -> Server:
         """Listen, and make a protocol for each connection (`loop.create_server`). `host` None or "": every address.
 
-        `options` are what connections start with, TCP_NODELAY set unless it says otherwise. `reuse_address` is accepted for
-        likeness: a port with connections in TIME-WAIT can always be listened on. OSError EADDRINUSE, EADDRNOTAVAIL.
+        `options` are what connections start with, TCP_NODELAY set unless it says otherwise. `reuse_address` is
+        SO_REUSEADDR, set unless it is False; a port with connections in TIME-WAIT can be listened on either way. OSError EADDRINUSE,
+        EADDRNOTAVAIL.
         """
         tls = Tls.for_server(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         self._running()
         ends = await resolve_listening(host, port, family=family, flags=flags)
         driver = self._running()
         options = _options(options)
+        options.reuseaddr = reuse_address is not False
         if keep_alive is not None:
             options.keepalive = keep_alive
         server = Server(

@@ -13,13 +13,12 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from tunstack.aio import Endpoint
+from tunstack.aio import Endpoint, SocketOptions
 from tunstack.cli.nc import NetcatConfig
 from tunstack.cli.pump import Input, Output
 from tunstack.cli.relay import Relay, RelayOptions
 from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.host import give_up_root, open_first
-from tunstack.engine import SocketOptions
 
 # Seconds that the end waits for the peer to acknowledge the last octets: our TCP ends with the process.
 LINGER = 60.0

@@ -15,19 +15,25 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.config import ServeConfig
+from tunstack.daemon.control import Control, for_interface
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, loop_factory, open_device
+from tunstack.daemon.keys import ServeKeys
 from tunstack.daemon.linkserve import ServeLink
 from tunstack.daemon.notify import notify
 from tunstack.daemon.services import Services
 from tunstack.daemon.status import count_algorithms, count_states, resident_memory, version
 from tunstack.daemon.tree import Tree
 from tunstack.device.tun import TunDevice
-from tunstack.engine import BACKEND
+from tunstack.engine import BACKEND, Listener, format_address
+
+if TYPE_CHECKING:
+    from tunstack.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +72,11 @@ class Daemon:
         self._congestion = congestion
         self._link = None if config.link is None else ServeLink(device, config.link)
         self._started = time.monotonic()
+        self._keys: ServeKeys | None = None
         self._tree: Tree | None = None
         self._endpoint: Endpoint | None = None
+        self._control: Control | None = None
+        self._metrics: Metrics | None = None
         self._signals = 0
         self._told = asyncio.Event()  # to end
         self._hurried = asyncio.Event()  # to end at once
@@ -79,11 +88,20 @@ class Daemon:
             if "http" in self._config.ports and self._config.http_root is not None:
                 self._tree = _open_tree(self._config.http_root)
             services = Services(self._config.ports, self._tree, self._config.http_upload, self.status)
+            self._control = for_interface(self._config.control, self._device.name)
+            if self._config.metrics is not None:
+                from tunstack.daemon.metrics import Metrics
+
+                self._metrics = Metrics(*self._config.metrics)
             give_up_root(self._config.user)
             if self._tree is not None:
                 _check_access(self._tree, self._config)
             await self._serve(services)
         finally:
+            if self._control is not None:
+                self._control.close()
+            if self._metrics is not None:
+                await self._metrics.close()
             if self._tree is not None:
                 self._tree.close()
 
@@ -92,8 +110,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         addresses = [str(address) for address in self._config.interface.addresses]
-        if self._link is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._change_link, self._link)
+        if self._link is not None or self._config.keys:
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         device = self._device if self._link is None else self._link.device
         endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl))
         if self._congestion is not None:
@@ -103,11 +121,20 @@ class Daemon:
                 endpoint.close()
                 raise
             endpoint.stack.on_algorithm_failure = self._on_algorithm_failure
+        endpoint.labels = {port: name for name, port in self._config.ports.items()}
+        endpoint.stack.on_flood = self._on_flood
         await endpoint.start()
+        if self._config.keys:
+            self._keys = ServeKeys(endpoint)
+            self._keys.use(self._config.keys)
         try:
             await services.start(endpoint, addresses)
             for listener in endpoint.stack.listeners:  # in force while net.ipv4.tcp_fastopen has bit 2
                 listener.options.fastopen = FASTOPEN_QUEUE
+            if self._control is not None:
+                await self._control.start(endpoint, self.status)
+            if self._metrics is not None:
+                await self._metrics.start(endpoint)
             sys.stdout.write(self.ready_line() + "\n")  # in one piece, for whoever reads it from a pipe
             sys.stdout.flush()
             notify("READY=1")
@@ -156,23 +183,33 @@ class Daemon:
             "memory": {"resident_octets": resident_memory()},
         }
 
-    def _change_link(self, link: ServeLink) -> None:
-        """Take what the file says now; a mistake in it changes nothing."""
+    def _on_hangup(self) -> None:
+        """Take the link and the keys that the file says now; a mistake in it changes nothing."""
         if self._reread is None:
             log.warning("SIGHUP: there is no --config file to read the link from")
             return
         try:
-            link.change(self._reread().link)
+            config = self._reread()
         except UserError as error:
             for message in error.messages:
                 log.warning("SIGHUP: %s", message)
-        else:
-            log.info("SIGHUP: now %s", link)
+            return
+        if self._link is not None:
+            self._link.change(config.link)
+            log.info("SIGHUP: now %s", self._link)
+        if self._keys is not None:
+            log.info("SIGHUP: now %d keys, %d of them new or gone", len(config.keys), self._keys.use(config.keys))
 
     def _on_algorithm_failure(self, name: str, error: Exception) -> None:
         """Tell the first time that the user's congestion control raises; the counter has them all."""
         assert self._congestion is not None
         log.warning("congestion control %s failed, and reno took its place: %s", name, self._congestion.explain(error))
+
+    def _on_flood(self, listener: Listener) -> None:
+        """Tell once of each port whose SYN queue is full; the counters have the rest."""
+        assert self._endpoint is not None
+        answer = "sending cookies" if self._endpoint.stack.sysctl.tcp_syncookies else "dropping requests"
+        log.warning("possible SYN flooding on port %s:%d: %s", format_address(listener.address), listener.port, answer)
 
     def _on_signal(self) -> None:
         self._signals += 1

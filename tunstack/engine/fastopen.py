@@ -88,6 +88,8 @@ def _open(listener: Listener, syn: Segment, now: int, iss: int, option: bytes) -
     flow = reverse_flow(syn.flow)
     agreed = Agreed(syn, sysctl, window_scale(listener.options, sysctl))
     agreed.ecn_ok = ecn.agrees_to_syn(syn, sysctl)
+    if stack.signing is not None:
+        stack.signing.agree(syn.flow, agreed)
     mss = local_mss(stack.path_mtu.get(flow), listener.options) - agreed.option_octets
     window = first_window(listener.options, sysctl, mss)
     conn = listener.make_connection(flow, syn.flow, iss)
@@ -160,6 +162,7 @@ def _answer_again(conn: Connection, request: Request, now: int) -> None:
     conn.syn_sent_at = 0
     conn.segs_out += 1
     stack.counters.TcpRetransSegs += 1
+    stack.counters.TCPSynRetrans += 1
     stack.counters.TcpOutSegs -= 1
     stack.emit(output.make_syn_ack(conn, now))
 

@@ -117,13 +117,13 @@ class Attempt:
     def on_timeout(self, conn: Connection, now: int) -> None:
         """The connection met a timeout, `conn.retransmits` in a row now."""
         if self.asked and conn.retransmits == ENOUGH_TIMEOUTS:
-            conn.stack.cookies.disable(now)
+            conn.stack.fastopen_cookies.disable(now)
 
     def on_over(self, conn: Connection, error: OSError | None, now: int) -> None:
         """The connection is over, or in TIME_WAIT: was it a black hole, or proof that there is none any more?"""
         if not self.asked:
             return
-        cookies = conn.stack.cookies
+        cookies = conn.stack.fastopen_cookies
         if isinstance(error, TimeoutError) and 0 < conn.retransmits < ENOUGH_TIMEOUTS:
             cookies.disable(now)
         elif conn.data_segs_in:
@@ -144,11 +144,11 @@ def begin(conn: Connection, is_asked: bool, now: int) -> None:
 
 def may_carry(stack: Stack, flow: bytes, options: SocketOptions, now: int) -> bool:
     """Whether a SYN of this flow may carry data now: a cookie is known, or none is needed."""
-    if stack.cookies.is_disabled(now):
+    if stack.fastopen_cookies.is_disabled(now):
         return False
     if stack.sysctl.tcp_fastopen & CLIENT_NO_COOKIE or options.fastopen_no_cookie:
         return True
-    known = stack.cookies.find(flow)
+    known = stack.fastopen_cookies.find(flow)
     return known is not None and bool(known.cookie.value)
 
 
@@ -157,7 +157,7 @@ def room(stack: Stack, flow: bytes, options: SocketOptions, now: int) -> int:
     if not may_carry(stack, flow, options, now):
         return 0
     mss = stack.path_mtu.get(flow) - IPV4_HEADER - TCP_HEADER
-    known = stack.cookies.find(flow)
+    known = stack.fastopen_cookies.find(flow)
     if known is not None and known.mss:
         mss = min(mss, known.mss)
     if options.maxseg is not None:
@@ -186,7 +186,7 @@ def equip(conn: Connection, attempt: Attempt, syn: Segment, now: int) -> None:
         return
     attempt.is_sent = True
     stack = conn.stack
-    cookies = stack.cookies
+    cookies = stack.fastopen_cookies
     if cookies.is_disabled(now):
         return
     attempt.is_test = cookies.disabled_times > 0
@@ -224,7 +224,7 @@ def on_syn_ack(conn: Connection, attempt: Attempt, seg: Segment, is_resent: bool
     try_option = 0
     if attempt.asked and not is_resent and cookie is None and not attempt.syn_octets:
         try_option = TRY_NO_MORE if attempt.is_experimental else TRY_EXPERIMENTAL
-    stack.cookies.remember(conn.flow, agreed.mss, cookie, try_option)
+    stack.fastopen_cookies.remember(conn.flow, agreed.mss, cookie, try_option)
     acked = (seg.ack - tx.snd_una) & MASK
     if acked:
         tx.board.acknowledge(seg.ack)

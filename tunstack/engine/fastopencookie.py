@@ -7,10 +7,10 @@ makes cookies, a second one is still believed while the keys are changed.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from tunstack.engine.knob import parse_keys
 from tunstack.engine.siphash import siphash
 from tunstack.wire.buffer import Buffer
 from tunstack.wire.tcp import END, MAX_OPTIONS, NOP, build_options
@@ -86,26 +86,6 @@ def attach(seg: Segment, option: bytes) -> bool:
 
 
 # Keys.
-
-
-def parse_keys(text: str) -> bytes:
-    """Return the keys, one after another, that tcp_fastopen_key says; none if it is empty.
-
-    ValueError if it is not one key or two with a comma, each of four hexadecimal numbers joined by hyphens.
-    """
-    keys = b""
-    for part in text.split(",") if text.strip() else ():
-        words = part.strip().split("-")
-        try:
-            numbers = [int(word, 16) for word in words]
-            if len(words) != 4 or not all(1 <= len(word) <= 8 for word in words):
-                raise ValueError
-            keys += struct.pack("<4I", *numbers)
-        except (ValueError, struct.error):
-            raise ValueError("a key is four hexadecimal numbers, such as 1f-2e-3d-4c; a second one follows a comma") from None
-    if len(keys) > 2 * KEY_LENGTH:
-        raise ValueError("there are two keys at most")
-    return keys
 
 
 def keys_of(listener: Listener) -> Sequence[bytes]:

@@ -44,12 +44,15 @@ def learn_peer(conn: Connection, agreed: Agreed, irs: int, window: int, now: int
     """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
     sysctl = conn.stack.sysctl
     options = conn.options
+    if conn.stack.signing is not None:
+        conn.stack.signing.agree(conn.flow_in, agreed)
     conn.agreed = agreed
     conn.opened_at = now
     rcvbuf, largest = buffer_limits(options, sysctl)
     mss = local_mss(conn.mtu, options) - agreed.option_octets
     clamp = options.window_clamp or NEVER
-    rx = conn.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, conn.stack.counters, now)
+    stack = conn.stack
+    rx = conn.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, stack.counters, stack.memory, now)
     rx.ecn_ok = agreed.ecn_ok
     rx.ts_recent = agreed.ts_recent
     rx.ts_recent_at = now

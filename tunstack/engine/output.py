@@ -102,11 +102,14 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     is_resent = conn.retransmits > 0 or (attempt is not None and attempt.is_sent)
     if is_resent:
         count_resent(conn, 1, 0)
+        conn.stack.counters.TCPSynRetrans += 1
         conn.syn_sent_at = 0
     else:
         conn.syn_sent_at = conn.retrans_at = now
     since = conn.retrans_at if conn.retransmits else 0
-    conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << conn.retransmits, RTO_MAX), since, now)
+    linear = conn.stack.sysctl.tcp_syn_linear_timeouts if conn.state is SYN_SENT else 0
+    backoff = max(conn.retransmits - linear, 0)
+    conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << backoff, RTO_MAX), since, now)
     conn.arm(conn.rto_at)
     if conn.state is SYN_SENT or conn.agreed is None:
         syn = make_bare_syn(conn, now)
