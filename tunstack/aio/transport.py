@@ -23,6 +23,7 @@ from tunstack.aio.sockopt import SocketView
 from tunstack.engine import format_address
 from tunstack.engine.connection import Connection
 from tunstack.engine.sink import NULL_SINK
+from tunstack.engine.state import SYN_SENT
 
 logger = logging.getLogger("asyncio")  # asyncio's warnings are looked for under asyncio's name
 
@@ -90,7 +91,7 @@ class StreamTransport(transports._FlowControlMixin):
         server: ClientSet | None = None,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:
-        """Take over an established connection. `waiter` is done once `connection_made` was called."""
+        """Take over a connection: established, or by Fast Open about to be. `waiter` is done once `connection_made` was called."""
         self._conn = conn
         super().__init__(None, driver.loop)
         self._driver = driver
@@ -363,7 +364,11 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.urgent_received() call failed.")
 
-    def on_established(self) -> None: ...
+    def on_established(self) -> None:
+        """The handshake is done, of a connection that was handed over before (TCP_FASTOPEN_CONNECT)."""
+        if self._closing and not self._conn_lost:
+            self._closing = False
+            self.close()
 
     # The end.
 
@@ -377,6 +382,8 @@ class StreamTransport(transports._FlowControlMixin):
             return
         self._closing = True
         conn = self._conn
+        if conn.state is SYN_SENT and conn.tx.queue.end:
+            return  # Fast Open: what was written is on its way in a SYN, or waits for the answer (on_established)
         if self._is_over or not conn.unsent:
             self._lose_cleanly()
             return

@@ -138,6 +138,14 @@ class Counters:
     TCPReqQFullDrop: int = 0
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0
+    TCPFastOpenActive: int = 0
+    TCPFastOpenActiveFail: int = 0
+    TCPFastOpenPassive: int = 0
+    TCPFastOpenPassiveFail: int = 0
+    TCPFastOpenListenOverflow: int = 0
+    TCPFastOpenCookieReqd: int = 0
+    TCPFastOpenBlackhole: int = 0
+    TCPFastOpenPassiveAltKey: int = 0
     TCPSynRetrans: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
 from functools import lru_cache
@@ -23,6 +24,7 @@ INT_MAX = 2**31 - 1  # most of Linux's knobs are C ints
 SECONDS_MAX = INT_MAX // 1000  # Linux keeps seconds in jiffies, of which there are up to 1000 in one
 
 _NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,22})")
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]{1,8}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 _TYPES = {
     bool: "true or false",
@@ -177,6 +179,22 @@ def parse_ports(text: str) -> frozenset[int]:
             raise invalid(f"{part.strip()!r} is not a range of ports from 0 to 65535")
         ports.update(range(low, high + 1))
     return frozenset(ports)
+
+
+def parse_keys(text: str) -> bytes:
+    """Return the keys of sixteen octets, one after another, of a text such as `1f-2e-3d-4c,5-6-7-8`; none if it is empty.
+
+    OSError EINVAL where it is not one or two; what it is, is not told: it is a secret.
+    """
+    keys = b""
+    for part in text.split(",") if text.strip() else ():
+        words = part.strip().split("-")
+        if len(words) != 4 or not all(_HEXADECIMAL.fullmatch(word) for word in words):
+            raise invalid("a key is four hexadecimal numbers, such as 1f-2e-3d-4c; a second one follows a comma")
+        keys += struct.pack("<4I", *(int(word, 16) for word in words))
+    if len(keys) > 32:
+        raise invalid("there are two keys at most")
+    return keys
 
 
 def to_text(value: Value) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from tunstack.engine.knob import SECONDS_MAX, Knob, Value, knob, parse_ports
+from tunstack.engine.knob import SECONDS_MAX, Knob, Value, knob, parse_keys, parse_ports
 
 _AVAILABLE = "net.ipv4.tcp_available_congestion_control"
 
@@ -54,6 +54,19 @@ class Sysctl:
 
     # Listening and opening.
     tcp_abort_on_overflow: bool = knob(False, "reset what the accept queue has no room for, instead of ignoring it")
+    tcp_fastopen: int = knob(
+        1, "Fast Open (RFC 7413), bits; 1: clients, 2: listeners, 4 and 0x200: without cookies, 0x400: every listener", high=0x7FFFFFFF
+    )
+    tcp_fastopen_blackhole_timeout_sec: int = knob(
+        0, "clients leave Fast Open after three timeouts in a row for so long, doubled each time; 0: never", "s", high=SECONDS_MAX
+    )
+    tcp_fastopen_key: str = knob(
+        "",
+        "of Fast Open's cookies; after a comma the one of before; empty: made by the stack",
+        check=parse_keys,
+        form="a key or two with a comma, each four hexadecimal numbers with hyphens",
+        secret=True,
+    )
     tcp_max_syn_backlog: int = knob(
         4096, "longest SYN queue of a listener", "connections", deviates="Linux's default depends on the machine's memory"
     )
