@@ -48,7 +48,10 @@ class Sysctl:
     )
     tcp_reflect_tos: bool = knob(False, "a connection that is accepted answers with the DSCP of its SYN", effect="new connections")
     tcp_syn_linear_timeouts: int = knob(
-        0, "a SYN is sent again so often after 1 s each, before the time doubles", high=127, deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7 s"
+        0,
+        "a SYN is sent again so often after 1 s each, before the time doubles",
+        high=127,
+        deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7 s",
     )
     tcp_syn_retries: int = knob(6, "a SYN is sent again so often", low=1, high=127)
     tcp_synack_retries: int = knob(5, "a SYN-ACK is sent again so often", high=255)
