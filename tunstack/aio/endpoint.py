@@ -69,6 +69,7 @@ class Endpoint:
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
         self.error: OSError | None = None  # why the device went away
+        self.labels: dict[int, str] = {}  # what listens on a port, by name: for ss -p
         self._addresses = packed
         self._driver: Driver | None = None
         self._is_closed = False
@@ -85,6 +86,10 @@ class Endpoint:
     def addresses(self) -> tuple[str, ...]:
         """Its addresses, dotted."""
         return tuple(format_address(address) for address in self._addresses)
+
+    def now(self) -> int:
+        """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""
+        return self._running().now()
 
     # Its life.
 

@@ -27,6 +27,8 @@ from typing import cast
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import controlsocket
+from tunstack.daemon.errors import UserError
+from tunstack.daemon.kinds import NO_SOCKET
 from tunstack.daemon.methods import METHODS, PROTOCOL, Context, Failure, Peer, Status
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,25 @@ class Control:
         """Return what a handler works with."""
         assert self._endpoint is not None
         return Context(self._endpoint, self._status, peer)
+
+
+def for_interface(path: Path | str | None, name: str) -> Control | None:
+    """Make the socket that a daemon's configuration asks for: at a path, at none (NO_SOCKET), or (None) where they usually are.
+
+    UserError where there is no making one at a path. Without one at the usual place the daemon can do its work all the same: None.
+    """
+    if path == NO_SOCKET:
+        return None
+    if path is not None:
+        try:
+            return Control(path)
+        except OSError as error:
+            raise UserError(f"the control socket {path} cannot be made: {error.strerror}") from error
+    try:
+        return Control(controlsocket.make_default(name))
+    except OSError as error:
+        log.warning("no control socket: %s: %s (choose another place with --control)", error.filename or name, error.strerror)
+        return None
 
 
 def credentials(connection: socket.socket) -> Peer:

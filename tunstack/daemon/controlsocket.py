@@ -13,30 +13,37 @@ import socket
 import stat
 from pathlib import Path
 
+ROOTS = Path("/run/tunstack")
 ENVIRONMENT = "TUNSTACK_CONTROL"
-BACKLOG = 16
+BACKLOG = 64
 PATH_MAX = 107  # octets of a path in sockaddr_un
 
 Identity = tuple[int, int]  # device and inode
 
 
 def default_directory() -> Path | None:
-    """Return where sockets are when nobody says otherwise; None if this user has no place for them."""
+    """Return where sockets are made when nobody says otherwise; None if this user has no place for them."""
     if os.geteuid() == 0:
-        return Path("/run/tunstack")
+        return ROOTS
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(runtime) / "tunstack" if runtime.startswith("/") else None
+
+
+def directories() -> list[Path]:
+    """Return where sockets are looked for when nobody says otherwise."""
+    own = default_directory()
+    return [ROOTS] if own in (ROOTS, None) else [ROOTS, own]
 
 
 def make_default(name: str) -> Path:
     """Return the default path for an interface, with its directory made; OSError if there can be none."""
     directory = default_directory()
     if directory is None:
-        raise OSError(errno.ENOENT, "XDG_RUNTIME_DIR is not set")
+        raise OSError(errno.ENOENT, "XDG_RUNTIME_DIR is not set", "the usual place")
     directory.mkdir(mode=0o755, exist_ok=True)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise OSError(errno.EPERM, f"{directory} is not a directory that only we may write to")
+        raise OSError(errno.EPERM, "it is not a directory that only we may write to", str(directory))
     return directory / f"{name}.sock"
 
 
@@ -46,7 +53,7 @@ def make(path: Path) -> socket.socket:
     Two that try it at the same time do so one after the other.
     """
     if len(os.fsencode(path)) > PATH_MAX:
-        raise OSError(errno.ENAMETOOLONG, f"a socket's path has at most {PATH_MAX} octets")
+        raise OSError(errno.ENAMETOOLONG, f"a socket's path has at most {PATH_MAX} octets", str(path))
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -73,9 +80,9 @@ def _make_room(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "there is something else under that name")
+        raise OSError(errno.EEXIST, "there is something else under that name", str(path))
     if is_live(path):
-        raise OSError(errno.EADDRINUSE, "another program listens on it")
+        raise OSError(errno.EADDRINUSE, "another program listens on it", str(path))
     path.unlink()
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tunstack.aio import Endpoint
+from tunstack.daemon import socketmethods
 from tunstack.daemon.status import version
 from tunstack.engine import BACKEND
 from tunstack.engine.knob import Knob, to_text
@@ -126,7 +127,7 @@ def set_knob(context: Context, params: Params) -> Record:
     if name.endswith("_key"):
         log.info("%s set by %s", name, context.peer)  # a secret
     else:
-        log.info("%s set to %r (was %r) by %s", name, to_text(new), to_text(old), context.peer)
+        log.info("%s = %s (was %s), set by %s", name, *(to_text(value).replace("\t", " ") for value in (new, old)), context.peer)
     return {"name": name, "value": to_text(new), "old": to_text(old)}
 
 
@@ -145,7 +146,14 @@ def _knob(context: Context, knob: Knob) -> Record:
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "counters": Method("every counter under Linux's name", get_counters),
+        "kill": Method(
+            "close the sockets that a filter takes, as ss -K does; which (streamed)", socketmethods.kill_sockets, {"filter": dict}
+        ),
         "methods": Method("what can be asked (streamed)", list_methods),
+        "snmp": Method("Linux's tables of counters under nstat's names, gauges too", socketmethods.get_snmp),
+        "sockets": Method(
+            "sockets, as ss shows them (streamed)", socketmethods.list_sockets, {"filter?": dict, "memory?": bool, "info?": bool}
+        ),
         "status": Method("what the program says of itself: interface, services, connections by state", get_status),
         "sysctl.get": Method("one knob: value, default, what it takes, documentation", get_knob, {"name": str}),
         "sysctl.list": Method("every knob, likewise (streamed)", list_knobs),

@@ -103,7 +103,7 @@ class Knob:
         if isinstance(self.default, bool):
             return self._boolean(value)
         if isinstance(self.default, tuple):
-            return self._numbers(value, len(self.default))
+            return self._numbers(value, self.default)
         if isinstance(self.default, int):
             return self._number(value)
         text = value.strip() if isinstance(value, str) else value
@@ -130,10 +130,10 @@ class Knob:
             raise invalid(f"{number} is not between {self.low} and {self.high}")
         return number
 
-    def _numbers(self, value: object, count: int) -> tuple[int, ...]:
+    def _numbers(self, value: object, example: tuple[int, ...]) -> tuple[int, ...]:
         items: list[object] = [*value.split()] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
-        if len(items) != count:
-            raise invalid(f"must be {count} whole numbers, such as {to_text(self.default)}")
+        if len(items) != len(example):
+            raise invalid(f"must be {len(example)} whole numbers, such as {' '.join(map(str, example))}")
         numbers = tuple(self._number(item) for item in items)
         if list(numbers) != sorted(numbers):
             raise invalid(f"{' '.join(map(str, numbers))}: the numbers must not fall from one to the next")
@@ -169,9 +169,9 @@ def parse_ports(text: str) -> frozenset[int]:
 
 
 def to_text(value: Value) -> str:
-    """Write a value as /proc/sys has it, but with blanks for tabs."""
+    """Write a value as /proc/sys has it: tabs between numbers."""
     if isinstance(value, tuple):
-        return " ".join(map(str, value))
+        return "\t".join(map(str, value))
     return str(int(value)) if isinstance(value, int) else value
 
 

@@ -17,6 +17,7 @@ from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
 from tunstack.engine.knob import parse_ports
 from tunstack.engine.listener import Listener
+from tunstack.engine.reuse import may_take
 from tunstack.wire.flow import ANY_IPV4, pack_flow
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Ports:
             if found is None:
                 raise socket_error("EADDRINUSE")
             return found[0]
-        if any(not (reuse_port and other.reuse_port) for other in stack.listeners_on(address, port)):
+        if any(not (reuse_port and other.reuse_port) for other in stack.listeners.on(address, port)):
             raise socket_error("EADDRINUSE")
         end = port.to_bytes(2, "big")
         for flow in [flow for flow in stack.flows if flow.endswith(end)]:
@@ -61,20 +62,21 @@ class Ports:
                 raise socket_error("EADDRINUSE")
         return port
 
-    def for_connection(self, local: bytes, port: int, remote: bytes, remote_port: int, reuseaddr: bool) -> int:
+    def for_connection(self, local: bytes, port: int, remote: bytes, remote_port: int, reuseaddr: bool, now: int) -> int:
         """Return the port to connect from: `port`, or a free one, if that is 0.
 
         OSError EADDRINUSE where somebody has the port and does not share it, EADDRNOTAVAIL where the four-tuple is taken or none is free.
         """
         flows = self._stack.flows
         if not port:
-            return self._choose(local, remote, remote_port)
+            return self._choose(local, remote, remote_port, now)
         sharers = self._own.get(port, ())
-        if self._stack.listeners_on(local, port) or any(
+        if self._stack.listeners.on(local, port) or any(
             other.local[0] == local and not (reuseaddr and other.options.reuseaddr) for other in sharers
         ):
             raise socket_error("EADDRINUSE")
-        if pack_flow(remote, remote_port, local, port) in flows:
+        owner = flows.get(pack_flow(remote, remote_port, local, port))
+        if owner is not None and not may_take(owner, True, now):
             raise socket_error("EADDRNOTAVAIL" if reuseaddr else "EADDRINUSE")
         return port
 
@@ -91,7 +93,7 @@ class Ports:
             if not sharers:
                 del self._own[port]
 
-    def _choose(self, local: bytes, remote: bytes, remote_port: int) -> int:
+    def _choose(self, local: bytes, remote: bytes, remote_port: int, now: int) -> int:
         stack = self._stack
         flows = stack.flows
         own = self._own
@@ -102,7 +104,8 @@ class Ports:
         index = digest % COUNTERS
 
         def is_free(port: int) -> bool:
-            return prefix + port.to_bytes(2, "big") not in flows and port not in own and not self._is_listened(port)
+            owner = flows.get(prefix + port.to_bytes(2, "big"))
+            return (owner is None or may_take(owner, False, now)) and port not in own and not self._is_listened(port)
 
         found = self._search((digest // COUNTERS + self._counters[index]) & ~1, is_free)
         if found is None:
@@ -133,7 +136,7 @@ class Ports:
         return None
 
     def _is_listened(self, port: int) -> bool:
-        return bool(self._stack.listeners_on(ANY_IPV4, port))
+        return bool(self._stack.listeners.on(ANY_IPV4, port))
 
 
 def overlaps(a: bytes, b: bytes) -> bool:

@@ -55,6 +55,7 @@ class Sysctl:
     )
     tcp_syn_retries: int = knob(6, "a SYN is sent again so often", low=1, high=127)
     tcp_synack_retries: int = knob(5, "a SYN-ACK is sent again so often", high=255)
+    tcp_syncookies: int = knob(1, "SYN cookies (RFC 4987 3.6); 0: never, 1: when the SYN queue is full, 2: always", high=2)
 
     # Options of the handshake.
     tcp_ecn: int = knob(2, "ECN (RFC 3168); 0: never, 1: ask and agree, 2: agree when asked", high=2, effect="new connections")
@@ -136,9 +137,23 @@ class Sysctl:
     tcp_challenge_ack_limit: int = knob(1000, "challenge ACKs (RFC 5961 7)", "a second", deviates="Linux has had no limit since 6.0")
     tcp_fin_timeout: int = knob(60, "an orphan waits in FIN-WAIT-2", "s", low=1, high=SECONDS_MAX)
     tcp_invalid_ratelimit: int = knob(500, "time between two ACKs of a connection for what is outside its window", "ms")
+    tcp_max_orphans: int = knob(
+        65536,
+        "orphans that are kept; what is beyond that is reset",
+        "connections",
+        deviates="Linux's default depends on the machine's memory",
+    )
     tcp_max_tw_buckets: int = knob(262144, "connections in TIME-WAIT", deviates="Linux's default depends on the machine's memory")
+    tcp_mem: tuple[int, int, int] = knob(
+        (92160, 122880, 184320),
+        "memory of all connections: no pressure, pressure, the end",
+        "pages",
+        deviates="Linux's default depends on the machine's memory",
+    )
     tcp_orphan_retries: int = knob(0, "timeouts after which an orphan is given up; 0: 8", high=255)
     tcp_rfc1337: bool = knob(True, "a RST does not end TIME-WAIT", deviates="off in Linux, where an exact RST ends it (M-54 forbids that)")
+    tcp_tw_reuse: int = knob(2, "connect() may take a four-tuple in TIME-WAIT; 0: never, 1: always, 2: on loopback only", high=2)
+    tcp_tw_reuse_delay: int = knob(1000, "TIME-WAIT lasts at least so long before it is reused", "ms", low=1)
     tcp_stdurg: bool = knob(False, "the urgent pointer points at the last urgent octet, not behind it (RFC 6093)")
 
     # Not a knob: the congestion controls that the stack has, for `set`. None: no stack has it yet, and no name is checked.
@@ -220,5 +235,5 @@ def _hint(name: str) -> str:
     names = {entry.field: entry.name for entry in KNOBS.values()}
     if last in names:
         return f" (did you mean {names[last]}?)"
-    near = get_close_matches(last, names, n=1) if last else []
+    near = get_close_matches(last, names, n=1, cutoff=0.75) if last else []
     return f" (did you mean {near[0]}?)" if near else ""

@@ -70,9 +70,12 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
         conn.syn_due = True
         conn.syn_sent_at = 0
     else:
+        is_late = bool(conn.retrans_at) and is_timed_out(conn, now)
+        if conn.is_orphan and conn.stack.orphans.give_up(conn, not is_late, now):
+            return
         if not conn.retrans_at:
             conn.retrans_at = now
-        elif is_timed_out(conn, now):
+        elif is_late:
             transitions.give_up(conn, now)
             return
         elif now - conn.retrans_at >= retries_timeout(sysctl.tcp_retries1):
@@ -124,6 +127,8 @@ def persist_timeout(conn: Connection, now: int) -> None:
         is_hopeless = False
     if conn.probes_out >= retries or is_hopeless:
         transitions.give_up(conn, now)
+        return
+    if conn.is_orphan and conn.stack.orphans.give_up(conn, True, now):
         return
     tx.probe_due = True
     conn.mark_dirty()
