@@ -399,13 +399,13 @@ class Stack:
         `data` is written at once, and rides on the SYN if Fast Open can be (MSG_FASTOPEN); what does not follows the handshake.
 
         OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
-        ENETUNREACH (no such destination), or setsockopt(2)'s.
+        ENETUNREACH (no such destination, or our own address), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
             local = self.config.addresses[0]
         if local not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not is_host(remote) or not remote_port:
+        if not is_host(remote) or not remote_port or remote in self._addresses:  # there is no loopback
             raise socket_error("ENETUNREACH")
 
         options = check_options(options or SocketOptions(), self.algorithms)

@@ -75,7 +75,7 @@ class Sysctl:
         0,
         "a SYN is sent again so often after 1 s each, before the time doubles",
         high=127,
-        deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7 s",
+        deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7, 11 s",
     )
     tcp_syn_retries: int = knob(6, "a SYN is sent again so often", low=1, high=127)
     tcp_synack_retries: int = knob(5, "a SYN-ACK is sent again so often", high=255)
