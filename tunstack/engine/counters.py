@@ -20,7 +20,6 @@ class Counters:
     IpReasmReqds: int = 0
     IpReasmOKs: int = 0
     IpReasmFails: int = 0
-    ReasmOverlaps: int = 0
     IpFragOKs: int = 0
     IpFragCreates: int = 0
 
@@ -129,6 +128,7 @@ class Counters:
     IpExtInECT1Pkts: int = 0
     IpExtInECT0Pkts: int = 0
     IpExtInCEPkts: int = 0
+    IpExtReasmOverlaps: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return all of them by name, in the order of Linux's tables."""
