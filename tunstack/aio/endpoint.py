@@ -207,14 +207,16 @@ class Endpoint:
     ) -> Server:
         """Listen, and make a protocol for each connection (`loop.create_server`). `host` None or "": every address.
 
-        `options` are what connections start with, TCP_NODELAY set unless it says otherwise. `reuse_address` is accepted for
-        likeness: a port with connections in TIME-WAIT can always be listened on. OSError EADDRINUSE, EADDRNOTAVAIL.
+        `options` are what connections start with, TCP_NODELAY set unless it says otherwise. `reuse_address` is
+        SO_REUSEADDR, set unless it is False; a port with connections in TIME-WAIT can be listened on either way. OSError EADDRINUSE,
+        EADDRNOTAVAIL.
         """
         tls = Tls.for_server(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         self._running()
         ends = await resolve_listening(host, port, family=family, flags=flags)
         driver = self._running()
         options = _options(options)
+        options.reuseaddr = reuse_address is not False
         if keep_alive is not None:
             options.keepalive = keep_alive
         server = Server(

@@ -101,6 +101,9 @@ class Run:
         try:
             self._show(self._client.call("sysctl.get", name=name))
         except ControlError as error:
+            if error.code != "ENOENT":
+                self._complain(f"{name}: {error}")
+                return
             prefix = name.replace("/", ".").rstrip(".") + "."
             below = [knob for full, knob in self._list().items() if full.startswith(prefix)]
             for knob in below:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -90,10 +91,14 @@ class ControlClient:
         if not line.endswith(b"\n"):
             raise self._lost("it hung up")
         try:
-            answer: Mapping[str, Any] = json.loads(line)
+            answer: object = json.loads(line)
         except ValueError as error:
             raise self._lost("its answer is not JSON") from error
-        if answer.get("version") != PROTOCOL or answer.get("id") not in (self._serial, None):
+        if not isinstance(answer, dict):
+            raise self._lost("its answer is no JSON object")
+        if answer.get("version") == PROTOCOL and answer.get("id") is None and "error" in answer:
+            raise self._lost(answer["error"]["message"])  # it has no ear for us at all
+        if answer.get("version") != PROTOCOL or answer.get("id") != self._serial:
             raise self._lost("its answer is not to our question")
         return answer
 
@@ -106,10 +111,7 @@ def choose(path: Path | str | None) -> Path:
     given = path or os.environ.get(controlsocket.ENVIRONMENT)
     if given:
         return Path(given)
-    directories = [Path("/run/tunstack")]
-    own = controlsocket.default_directory()
-    if own is not None and own not in directories:
-        directories.append(own)
+    directories = controlsocket.directories()
     found = [file for directory in directories for file in sorted(directory.glob("*.sock")) if controlsocket.is_live(file)]
     if len(found) == 1:
         return found[0]
@@ -121,15 +123,18 @@ def choose(path: Path | str | None) -> Path:
 def connect(path: Path) -> socket.socket:
     """Return a connection; UserError says in a line what is in the way."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(TIMEOUT)
+    # Python's own timeout makes it non-blocking, and then a backlog that is full fails at once (unix(7), EAGAIN).
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(TIMEOUT), 0))
     try:
         connection.connect(os.fspath(path))
+        connection.settimeout(TIMEOUT)
     except OSError as error:
         connection.close()
         hint = {
             FileNotFoundError: ": there is no such socket",
             ConnectionRefusedError: ": nobody listens on it any more",
             PermissionError: ": it is another user's",
+            BlockingIOError: f": no answer for {TIMEOUT:g} s",
         }.get(type(error), f": {error.strerror or error}")
         raise UserError(f"cannot reach {path}{hint}") from error
     return connection

@@ -13,19 +13,26 @@ import socket
 import stat
 from pathlib import Path
 
+ROOTS = Path("/run/tunstack")
 ENVIRONMENT = "TUNSTACK_CONTROL"
-BACKLOG = 16
+BACKLOG = 64
 PATH_MAX = 107  # octets of a path in sockaddr_un
 
 Identity = tuple[int, int]  # device and inode
 
 
 def default_directory() -> Path | None:
-    """Return where sockets are when nobody says otherwise; None if this user has no place for them."""
+    """Return where sockets are made when nobody says otherwise; None if this user has no place for them."""
     if os.geteuid() == 0:
-        return Path("/run/tunstack")
+        return ROOTS
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(runtime) / "tunstack" if runtime.startswith("/") else None
+
+
+def directories() -> list[Path]:
+    """Return where sockets are looked for when nobody says otherwise."""
+    own = default_directory()
+    return [ROOTS] if own in (ROOTS, None) else [ROOTS, own]
 
 
 def make_default(name: str) -> Path:

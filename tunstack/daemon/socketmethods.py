@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
+from tunstack.engine.finwait import FinWait2
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.listener import Listener
 from tunstack.inspect import filter as filters
@@ -66,8 +67,10 @@ def _kill(context: Context, chosen: filters.Filter) -> Iterator[Mapping[str, obj
             abort(entry, now)
         elif isinstance(entry, HalfOpen):
             entry.listener.drop(entry)
+        elif isinstance(entry, FinWait2):
+            entry.reset()
         else:
-            stack.time_wait.remove(flow_in)
+            stack.time_wait.remove(entry)
         yield gone.to_json()
 
 

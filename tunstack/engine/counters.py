@@ -52,6 +52,9 @@ class Counters:
     TcpInCsumErrors: int = 0
 
     EmbryonicRsts: int = 0
+    PruneCalled: int = 0
+    RcvPruned: int = 0
+    OfoPruned: int = 0
     ListenDrops: int = 0
     ListenOverflows: int = 0
     OutOfWindowIcmps: int = 0
@@ -62,6 +65,7 @@ class Counters:
     PAWSTimewait: int = 0
     TW: int = 0
     TWRecycled: int = 0
+    TWKilled: int = 0
     DelayedACKs: int = 0
     TCPHPHits: int = 0
     TCPHPAcks: int = 0
@@ -80,6 +84,7 @@ class Counters:
     TCPRenoFailures: int = 0
     TCPSackFailures: int = 0
     TCPLossFailures: int = 0
+    TCPRcvCollapsed: int = 0
     TCPFastRetrans: int = 0
     TCPSlowStartRetrans: int = 0
     TCPTimeouts: int = 0
@@ -95,8 +100,11 @@ class Counters:
     TCPSpuriousRTOs: int = 0
     TCPAbortOnData: int = 0
     TCPAbortOnClose: int = 0
+    TCPAbortOnMemory: int = 0
     TCPAbortOnTimeout: int = 0
     TCPAbortOnLinger: int = 0
+    TCPMemoryPressures: int = 0
+    TCPMemoryPressuresChrono: int = 0
     TCPOFOQueue: int = 0
     TCPOFODrop: int = 0
     TCPOFOMerge: int = 0
@@ -106,6 +114,7 @@ class Counters:
     TCPACKSkippedPAWS: int = 0
     TCPACKSkippedSeq: int = 0
     TCPACKSkippedChallenge: int = 0
+    TCPACKSkippedFinWait2: int = 0
     TCPACKSkippedTimeWait: int = 0
     TCPKeepAlive: int = 0
     TCPTimeWaitOverflow: int = 0

@@ -12,6 +12,7 @@ from tunstack.engine import ecn, paws, usertimeout
 from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
+from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_ge, seq_le
 from tunstack.wire.flow import reverse_flow
@@ -43,6 +44,8 @@ class HalfOpen:
         "ts_offset",
         "window",
     )
+
+    state = SYN_RECEIVED
 
     def __init__(self, listener: Listener, syn: Segment, iss: int, now: int) -> None:
         stack = listener.stack

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from dataclasses import MISSING, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
 
 from tunstack.engine.errors import TEXTS
@@ -93,7 +94,9 @@ class Knob:
             return "0 or 1"
         if isinstance(self.default, tuple):
             return f"{len(self.default)} numbers, {self.low} to {self.high}, none less than the one before"
-        return f"{self.low} to {self.high}" if isinstance(self.default, int) else "name"
+        if isinstance(self.default, int):
+            return f"{self.low} to {self.high}"
+        return "ports and ranges of ports, with commas" if self.unit == "ports" else "name"
 
     def take(self, value: object) -> Value:
         """Return what a field is set to for `value`: a text, or what TOML or JSON has; OSError EINVAL says what is wrong with it."""
@@ -106,6 +109,9 @@ class Knob:
         text = value.strip() if isinstance(value, str) else value
         if not isinstance(text, str):
             raise invalid(f"must be a string, not {describe(value)}")
+        if self.unit == "ports":
+            parse_ports(text)
+            return text
         if not _WORD.fullmatch(text):
             raise invalid(f"{text!r} is not a name")
         return text
@@ -145,6 +151,21 @@ class Knob:
         except ValueError:  # an 8 or 9 in an octal number
             return None
         return -number if text[0] == "-" else number
+
+
+@lru_cache(maxsize=4)
+def parse_ports(text: str) -> frozenset[int]:
+    """Return the ports of a list such as `8080,9148-9150`; OSError EINVAL where it is none."""
+    ports: set[int] = set()
+    for part in text.split(",") if text.strip() else ():
+        first, dash, last = part.strip().partition("-")
+        if not (part.isascii() and first.isdecimal() and (last.isdecimal() or not dash)):
+            raise invalid(f"{part.strip()!r} is neither a port nor a range of ports")
+        low, high = int(first), int(last or first)
+        if not low <= high <= 65535:
+            raise invalid(f"{part.strip()!r} is not a range of ports from 0 to 65535")
+        ports.update(range(low, high + 1))
+    return frozenset(ports)
 
 
 def to_text(value: Value) -> str:

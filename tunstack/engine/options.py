@@ -22,6 +22,7 @@ class SocketOptions:
     linger2: int = 0  # TCP_LINGER2, s; 0: the sysctl, below: no FIN_WAIT_2 for an orphan
     notsent_lowat: int = 0  # TCP_NOTSENT_LOWAT, octets; 0: none
     rcvlowat: int = 1  # SO_RCVLOWAT, octets
+    reuseaddr: bool = False  # SO_REUSEADDR
     quickack: int | None = None  # TCP_QUICKACK; None: never set
     keepalive: bool = False  # SO_KEEPALIVE
     keepidle: int | None = None  # TCP_KEEPIDLE, s

@@ -283,7 +283,7 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (SOL_SOCKET, SO_ERROR): _constant(0),  # errors go to the protocol
     (SOL_SOCKET, SO_SNDLOWAT): _constant(1),
     (SOL_SOCKET, SO_ACCEPTCONN): (lambda target: int(target.listener is not None), None),
-    (SOL_SOCKET, SO_REUSEADDR): _inert(SO_REUSEADDR, True),
+    (SOL_SOCKET, SO_REUSEADDR): _flag("reuseaddr"),
     (SOL_SOCKET, SO_REUSEPORT): _inert(SO_REUSEPORT, True),
     (SOL_SOCKET, SO_DONTROUTE): _inert(SO_DONTROUTE, True),
     (SOL_SOCKET, SO_BROADCAST): _inert(SO_BROADCAST, True),

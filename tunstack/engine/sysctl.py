@@ -33,6 +33,7 @@ class Sysctl:
     icmp_ratelimit: int = knob(1000, "time between two ICMP errors to one target; 0: no limit", "ms")
     ip_default_ttl: int = knob(64, "time to live of what we send", "hops", low=1, high=255)
     ip_local_port_range: tuple[int, int] = knob((32768, 60999), "ports that connections out are given", low=1024, high=65535)
+    ip_local_reserved_ports: str = knob("", "given to nobody who does not ask for them", "ports")
     ipfrag_high_thresh: int = knob(4194304, "held for reassembly, all datagrams together", "octets")
     ipfrag_time: int = knob(30, "a datagram's fragments are waited for", "s", high=SECONDS_MAX)
     min_pmtu: int = knob(
@@ -46,6 +47,12 @@ class Sysctl:
         4096, "longest SYN queue of a listener", "connections", deviates="Linux's default depends on the machine's memory"
     )
     tcp_reflect_tos: bool = knob(False, "a connection that is accepted answers with the DSCP of its SYN", effect="new connections")
+    tcp_syn_linear_timeouts: int = knob(
+        0,
+        "a SYN is sent again so often after 1 s each, before the time doubles",
+        high=127,
+        deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7 s",
+    )
     tcp_syn_retries: int = knob(6, "a SYN is sent again so often", low=1, high=127)
     tcp_synack_retries: int = knob(5, "a SYN-ACK is sent again so often", high=255)
 
@@ -129,9 +136,23 @@ class Sysctl:
     tcp_challenge_ack_limit: int = knob(1000, "challenge ACKs (RFC 5961 7)", "a second", deviates="Linux has had no limit since 6.0")
     tcp_fin_timeout: int = knob(60, "an orphan waits in FIN-WAIT-2", "s", low=1, high=SECONDS_MAX)
     tcp_invalid_ratelimit: int = knob(500, "time between two ACKs of a connection for what is outside its window", "ms")
+    tcp_max_orphans: int = knob(
+        65536,
+        "orphans that are kept; what is beyond that is reset",
+        "connections",
+        deviates="Linux's default depends on the machine's memory",
+    )
     tcp_max_tw_buckets: int = knob(262144, "connections in TIME-WAIT", deviates="Linux's default depends on the machine's memory")
+    tcp_mem: tuple[int, int, int] = knob(
+        (92160, 122880, 184320),
+        "memory of all connections: no pressure, pressure, the end",
+        "pages",
+        deviates="Linux's default depends on the machine's memory",
+    )
     tcp_orphan_retries: int = knob(0, "timeouts after which an orphan is given up; 0: 8", high=255)
     tcp_rfc1337: bool = knob(True, "a RST does not end TIME-WAIT", deviates="off in Linux, where an exact RST ends it (M-54 forbids that)")
+    tcp_tw_reuse: int = knob(2, "connect() may take a four-tuple in TIME-WAIT; 0: never, 1: always, 2: on loopback only", high=2)
+    tcp_tw_reuse_delay: int = knob(1000, "TIME-WAIT lasts at least so long before it is reused", "ms", low=1)
     tcp_stdurg: bool = knob(False, "the urgent pointer points at the last urgent octet, not behind it (RFC 6093)")
 
     # Not a knob: the congestion controls that the stack has, for `set`. None: no stack has it yet, and no name is checked.

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tunstack.engine.connection import Connection
-from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.state import State
 from tunstack.inspect import snmp
 from tunstack.wire.flow import format_address
@@ -51,10 +49,7 @@ class StackCollector(Collector):
     def _states(self) -> Metric:
         states = Counter({state.name: 0 for state in State if state is not State.CLOSED})
         for owner in self._stack.flows.values():
-            if isinstance(owner, Connection):
-                states[owner.state.name] += 1
-            else:
-                states["SYN_RECEIVED" if isinstance(owner, HalfOpen) else "TIME_WAIT"] += 1
+            states[owner.state.name] += 1
         states["LISTEN"] = sum(1 for _ in self._stack.listeners)
         family = GaugeMetricFamily("tunstack_tcp_sockets", "TCP sockets by state", labels=["state"])
         for state, count in states.items():

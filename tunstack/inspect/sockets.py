@@ -17,7 +17,7 @@ from tunstack.engine.listener import Listener
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, FIN_WAIT_1, FIN_WAIT_2, LAST_ACK, State
 from tunstack.engine.timers import NEVER
-from tunstack.engine.timewait import TimeWait
+from tunstack.engine.timewait import Remnant
 from tunstack.inspect import tcpinfo
 from tunstack.inspect.record import RCV_SHUTDOWN, SEND_SHUTDOWN, Memory, Owner, SocketRecord, Timer
 from tunstack.wire.flow import format_address, unpack_flow
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunstack.engine.stack import Stack
 
 Socket = Connection | Listener
-Entry = Connection | HalfOpen | TimeWait
+Entry = Connection | HalfOpen | Remnant
 OwnerOf = Callable[[Socket], Owner | None]
 
 SENT_ALL = frozenset((FIN_WAIT_1, FIN_WAIT_2, CLOSING, LAST_ACK))
@@ -74,7 +74,7 @@ def of_entry(entry: Entry, now: int, owner_of: OwnerOf, uid: int) -> SocketRecor
         return of_connection(entry, now, owner_of, uid)
     if isinstance(entry, HalfOpen):
         return of_half_open(entry, now)
-    return of_time_wait(entry, now)
+    return of_remnant(entry, now)
 
 
 def _complete(record: SocketRecord, conn: Connection, now: int, wanted: Wanted) -> SocketRecord:
@@ -133,9 +133,9 @@ def of_half_open(entry: HalfOpen, now: int) -> SocketRecord:
     return _of_flow(entry.flow, State.SYN_RECEIVED.name, Timer("on", max(entry.expires_at - now, 0), entry.retransmits, 0))
 
 
-def of_time_wait(entry: TimeWait, now: int) -> SocketRecord:
-    """Make the record of a TIME-WAIT entry."""
-    return _of_flow(entry.flow, State.TIME_WAIT.name, Timer("timewait", max(entry.expires_at - now, 0), 0, 0))
+def of_remnant(entry: Remnant, now: int) -> SocketRecord:
+    """Make the record of what a connection left behind, in TIME_WAIT or FIN_WAIT_2."""
+    return _of_flow(entry.flow, entry.state.name, Timer("timewait", max(entry.expires_at - now, 0), 0, 0))
 
 
 def _of_flow(flow: bytes, state: str, timer: Timer) -> SocketRecord:
