@@ -28,7 +28,15 @@ class Counters:
     IcmpInCsumErrors: int = 0
     IcmpInDestUnreachs: int = 0
     IcmpInTimeExcds: int = 0
+    IcmpInParmProbs: int = 0
+    IcmpInSrcQuenchs: int = 0
+    IcmpInRedirects: int = 0
     IcmpInEchos: int = 0
+    IcmpInEchoReps: int = 0
+    IcmpInTimestamps: int = 0
+    IcmpInTimestampReps: int = 0
+    IcmpInAddrMasks: int = 0
+    IcmpInAddrMaskReps: int = 0
     IcmpOutMsgs: int = 0
     IcmpOutDestUnreachs: int = 0
     IcmpOutTimeExcds: int = 0
@@ -67,6 +75,7 @@ class Counters:
     TWRecycled: int = 0
     TWKilled: int = 0
     DelayedACKs: int = 0
+    DelayedACKLost: int = 0
     TCPHPHits: int = 0
     TCPHPAcks: int = 0
     TCPPureAcks: int = 0
@@ -126,11 +135,13 @@ class Counters:
     TCPFromZeroWindowAdv: int = 0
     TCPToZeroWindowAdv: int = 0
     TCPWantZeroWindowAdv: int = 0
+    TCPSynRetrans: int = 0
     TCPReqQFullDrop: int = 0
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
+    TCPDSACKRecvSegs: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
 
     IpExtInNoECTPkts: int = 0

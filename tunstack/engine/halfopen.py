@@ -82,6 +82,7 @@ class HalfOpen:
         self.expires_at = now + self._retransmit_delay
         stack.counters.TCPTimeouts += 1
         stack.counters.TcpRetransSegs += 1
+        stack.counters.TCPSynRetrans += 1
         self.send_syn_ack(now)
 
     @property
@@ -142,12 +143,14 @@ class HalfOpen:
         if flags & RST:
             if seg.seq == rcv_nxt:
                 stack.counters.EmbryonicRsts += 1
+                stack.counters.TcpAttemptFails += 1
                 self.listener.drop(self)
             else:
                 self._acknowledge(seg, now)  # RFC 5961 3.2
             return
         if flags & SYN:
             stack.counters.EmbryonicRsts += 1
+            stack.counters.TcpAttemptFails += 1
             stack.reply_reset(seg)
             self.listener.drop(self)
             return

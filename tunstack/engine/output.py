@@ -94,6 +94,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     mss = local_mss(conn.mtu, conn.options)
     if conn.retransmits:
         count_resent(conn, 1, 0)
+        conn.stack.counters.TCPSynRetrans += 1
     else:
         conn.syn_sent_at = conn.retrans_at = now
     since = conn.retrans_at if conn.retransmits else 0
