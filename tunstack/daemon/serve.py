@@ -29,7 +29,7 @@ from tunstack.daemon.services import Services
 from tunstack.daemon.status import count_algorithms, count_states, resident_memory, version
 from tunstack.daemon.tree import Tree
 from tunstack.device.tun import TunDevice
-from tunstack.engine import BACKEND
+from tunstack.engine import BACKEND, Listener, format_address
 
 if TYPE_CHECKING:
     from tunstack.daemon.metrics import Metrics
@@ -118,6 +118,7 @@ class Daemon:
                 raise
             endpoint.stack.on_algorithm_failure = self._on_algorithm_failure
         endpoint.labels = {port: name for name, port in self._config.ports.items()}
+        endpoint.stack.on_flood = self._on_flood
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)
@@ -190,6 +191,12 @@ class Daemon:
         """Tell the first time that the user's congestion control raises; the counter has them all."""
         assert self._congestion is not None
         log.warning("congestion control %s failed, and reno took its place: %s", name, self._congestion.explain(error))
+
+    def _on_flood(self, listener: Listener) -> None:
+        """Tell once of each port whose SYN queue is full; the counters have the rest."""
+        assert self._endpoint is not None
+        answer = "sending cookies" if self._endpoint.stack.sysctl.tcp_syncookies else "dropping requests"
+        log.warning("possible SYN flooding on port %s:%d: %s", format_address(listener.address), listener.port, answer)
 
     def _on_signal(self) -> None:
         self._signals += 1

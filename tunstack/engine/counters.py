@@ -59,6 +59,9 @@ class Counters:
     TcpOutRsts: int = 0
     TcpInCsumErrors: int = 0
 
+    SyncookiesSent: int = 0
+    SyncookiesRecv: int = 0
+    SyncookiesFailed: int = 0
     EmbryonicRsts: int = 0
     PruneCalled: int = 0
     RcvPruned: int = 0
@@ -136,6 +139,8 @@ class Counters:
     TCPToZeroWindowAdv: int = 0
     TCPWantZeroWindowAdv: int = 0
     TCPSynRetrans: int = 0
+    TCPDeferAcceptDrop: int = 0
+    TCPReqQFullDoCookies: int = 0
     TCPReqQFullDrop: int = 0
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0

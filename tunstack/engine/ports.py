@@ -49,7 +49,7 @@ class Ports:
             if found is None:
                 raise socket_error("EADDRINUSE")
             return found[0]
-        if any(not (reuse_port and other.reuse_port) for other in stack.listeners_on(address, port)):
+        if any(not (reuse_port and other.reuse_port) for other in stack.listeners.on(address, port)):
             raise socket_error("EADDRINUSE")
         end = port.to_bytes(2, "big")
         for flow in [flow for flow in stack.flows if flow.endswith(end)]:
@@ -71,7 +71,7 @@ class Ports:
         if not port:
             return self._choose(local, remote, remote_port, now)
         sharers = self._own.get(port, ())
-        if self._stack.listeners_on(local, port) or any(
+        if self._stack.listeners.on(local, port) or any(
             other.local[0] == local and not (reuseaddr and other.options.reuseaddr) for other in sharers
         ):
             raise socket_error("EADDRINUSE")
@@ -136,7 +136,7 @@ class Ports:
         return None
 
     def _is_listened(self, port: int) -> bool:
-        return bool(self._stack.listeners_on(ANY_IPV4, port))
+        return bool(self._stack.listeners.on(ANY_IPV4, port))
 
 
 def overlaps(a: bytes, b: bytes) -> bool:

@@ -22,17 +22,20 @@ from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
+from tunstack.engine.listeners import Listeners
 from tunstack.engine.memory import PAGE_SHIFT, Memory
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.orphans import Orphans
 from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
-from tunstack.engine.ports import Ports, overlaps
+from tunstack.engine.ports import Ports
+from tunstack.engine.proven import ProvenHosts
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.reuse import take_over
 from tunstack.engine.sink import Sink
 from tunstack.engine.state import CLOSED
+from tunstack.engine.syncookie import SynCookies
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
@@ -64,6 +67,8 @@ class Stack:
         self.fast_path = config.fast_path
         self.counters = Counters()
         self.isn = IsnGenerator(secret)
+        self.cookies = SynCookies(secret)
+        self.proven = ProvenHosts()
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
@@ -72,11 +77,11 @@ class Stack:
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
+        self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self.random = random
         self._addresses = frozenset(config.addresses)
-        self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
-        self._listeners_by_port: dict[int, list[Listener]] = {}
+        self.listeners = Listeners(self.isn.ts_offset)
         self._ports = Ports(self, random)
         self._reassembler = Reassembler(config.sysctl, self.counters)
         self._icmp = IcmpHandler(config, self.counters, random)
@@ -108,11 +113,6 @@ class Stack:
     def connections(self) -> Iterator[Connection]:
         """All connections but those in TIME_WAIT and those half open."""
         return (owner for owner in self.flows.values() if isinstance(owner, Connection))
-
-    @property
-    def listeners(self) -> Iterator[Listener]:
-        """All listeners."""
-        return (listener for group in self._listeners.values() for listener in group)
 
     @property
     def has_output(self) -> bool:
@@ -180,7 +180,7 @@ class Stack:
             self.counters.IpInAddrErrors += 1
             self.counters.IpInDelivers -= 1  # `receive` counted it
             return
-        listener = self.find_listener(seg.flow)
+        listener = self.listeners.find(seg.flow)
         if listener is not None:
             listener.on_segment(seg, now)
         else:
@@ -351,33 +351,12 @@ class Stack:
         options = check_options(options or SocketOptions(), self.algorithms)
         port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
         listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
-        self._listeners.setdefault((address, port), []).append(listener)
-        self._listeners_by_port.setdefault(port, []).append(listener)
+        self.listeners.add(listener)
         return listener
 
-    def listeners_on(self, address: bytes, port: int) -> list[Listener]:
-        """Return the listeners on a port whose addresses cover `address`, or any one that it covers."""
-        group = self._listeners_by_port.get(port)
-        return [other for other in group if overlaps(other.address, address)] if group else []
-
     def find_listener(self, flow: bytes) -> Listener | None:
-        """Return the listener for an incoming flow: the exact address before the wildcard; of several, one by the flow's hash."""
-        _, _, dst, dport = unpack_flow(flow)
-        group = self._listeners.get((dst, dport)) or self._listeners.get((ANY_IPV4, dport))
-        if not group:
-            return None
-        return group[0] if len(group) == 1 else group[self.isn.ts_offset(flow) % len(group)]
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Called by a listener that closes."""
-        key = (listener.address, listener.port)
-        group = self._listeners[key]
-        group.remove(listener)
-        if not group:
-            del self._listeners[key]
-        self._listeners_by_port[listener.port].remove(listener)
-        if not self._listeners_by_port[listener.port]:
-            del self._listeners_by_port[listener.port]
+        """Return the listener for an incoming flow."""
+        return self.listeners.find(flow)
 
     def connect(
         self,

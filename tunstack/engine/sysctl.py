@@ -55,6 +55,7 @@ class Sysctl:
     )
     tcp_syn_retries: int = knob(6, "a SYN is sent again so often", low=1, high=127)
     tcp_synack_retries: int = knob(5, "a SYN-ACK is sent again so often", high=255)
+    tcp_syncookies: int = knob(1, "SYN cookies (RFC 4987 3.6); 0: never, 1: when the SYN queue is full, 2: always", high=2)
 
     # Options of the handshake.
     tcp_ecn: int = knob(2, "ECN (RFC 3168); 0: never, 1: ask and agree, 2: agree when asked", high=2, effect="new connections")

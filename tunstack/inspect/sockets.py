@@ -130,7 +130,7 @@ def of_connection(conn: Connection, now: int, owner_of: OwnerOf, uid: int) -> So
 
 def of_half_open(entry: HalfOpen, now: int) -> SocketRecord:
     """Make the record of a connection in SYN_RECEIVED."""
-    return _of_flow(entry.flow, State.SYN_RECEIVED.name, Timer("on", max(entry.expires_at - now, 0), entry.retransmits, 0))
+    return _of_flow(entry.flow, State.SYN_RECEIVED.name, Timer("on", max(entry.expires_at - now, 0), entry.timeouts, 0))
 
 
 def of_remnant(entry: Remnant, now: int) -> SocketRecord:
