@@ -48,6 +48,17 @@ UNREACHABLE: dict[int, tuple[int, bool]] = {
 }
 ENDS_HALF_OPEN = frozenset((0, 1))  # codes of destination unreachable: network, host
 
+# What is counted and nothing else, by type.
+IGNORED = {
+    0: "IcmpInEchoReps",
+    4: "IcmpInSrcQuenchs",
+    5: "IcmpInRedirects",
+    13: "IcmpInTimestamps",
+    14: "IcmpInTimestampReps",
+    17: "IcmpInAddrMasks",
+    18: "IcmpInAddrMaskReps",
+}
+
 # RFC 1191 7: the path MTU to try where a router does not say its own.
 PLATEAUS = (32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68)
 
@@ -157,8 +168,12 @@ class IcmpHandler:
             counters.IcmpInTimeExcds += 1
             return self._path_error(datagram, message)
         elif message.type == icmp.PARAMETER_PROBLEM:
+            counters.IcmpInParmProbs += 1
             return self._path_error(datagram, message)
         # The others are for us to ignore: source quench (RFC 6633), redirects (there is one way out), replies that nobody waits for.
+        elif message.type in IGNORED:
+            name = IGNORED[message.type]
+            setattr(counters, name, getattr(counters, name) + 1)
         return None
 
     def _path_error(self, datagram: Ipv4Packet, message: icmp.IcmpMessage) -> PathError | None:

@@ -164,7 +164,12 @@ class Stack:
         if batch.checksum_errors:
             counters.TcpInCsumErrors += batch.checksum_errors
             counters.TcpInErrs += batch.checksum_errors
-        counters.IpInHdrErrors += batch.header_errors
+            counters.TcpInSegs += batch.checksum_errors
+            counters.IpInReceives += batch.checksum_errors
+            counters.IpInDelivers += batch.checksum_errors
+        if batch.header_errors:
+            counters.IpInHdrErrors += batch.header_errors
+            counters.IpInReceives += batch.header_errors
 
     def _count_mark(self, tos: int, packets: int) -> int:
         """Count packets by their ECN codepoint; return how many were not plain."""
@@ -275,8 +280,7 @@ class Stack:
                 counters.TcpOutSegs += 1
                 counters.IpOutRequests += 1
                 return seg
-            if self._icmp.has_output:
-                counters.IpOutRequests += 1
+            if self._icmp.has_output:  # which counts its datagrams itself, before they are cut
                 return self._icmp.poll_transmit()
             dirty = self._dirty
             while dirty:
