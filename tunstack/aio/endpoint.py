@@ -29,6 +29,7 @@ from tunstack.engine import ANY_IPV4, CongestionControl, format_address, pack_ad
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
+from tunstack.engine.keys import Key, KeyChain
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.stack import Stack
 from tunstack.engine.sysctl import Sysctl
@@ -56,10 +57,12 @@ class Endpoint:
         congestion: str | type[CongestionControl] | None = None,
         random: Random | None = None,
         secret: bytes | None = None,
+        keys: Iterable[Key] = (),
     ) -> None:
         """Make an endpoint that answers to `addresses` (dotted or packed). `random` and `secret` are given where runs must repeat.
 
         `congestion` is what connections use: an algorithm's name, or a class of your own (else `sysctl.tcp_congestion_control`).
+        `keys` sign the connections with the peers that they name, TCP-AO or MD5; see also `keys` below, and `SocketOptions.keys`.
         """
         several = [addresses] if isinstance(addresses, str) else list(addresses)
         packed = tuple(pack_address(address) if isinstance(address, str) else address for address in several)
@@ -68,6 +71,8 @@ class Endpoint:
         config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), congestion=congestion)
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
+        for key in keys:
+            self.keys.add(key)
         self.error: OSError | None = None  # why the device went away
         self.labels: dict[int, str] = {}  # what listens on a port, by name: for ss -p
         self._addresses = packed
@@ -91,6 +96,11 @@ class Endpoint:
     def sysctl(self) -> Sysctl:
         """Its knobs; `sysctl.set(name, value)` checks what it is given."""
         return self.stack.sysctl
+
+    @property
+    def keys(self) -> KeyChain:
+        """The keys of all sockets that have none of their own for a peer. It is live: added to or removed from at any time."""
+        return self.stack.use_keys().keys
 
     def now(self) -> int:
         """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""

@@ -102,6 +102,9 @@ class Counters:
     TCPDSACKOfoRecv: int = 0
     TCPSACKDiscard: int = 0
     TCPSpuriousRTOs: int = 0
+    TCPMD5NotFound: int = 0
+    TCPMD5Unexpected: int = 0
+    TCPMD5Failure: int = 0
     TCPAbortOnData: int = 0
     TCPAbortOnClose: int = 0
     TCPAbortOnMemory: int = 0
@@ -138,6 +141,11 @@ class Counters:
     TCPSynRetrans: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
+    TCPAORequired: int = 0
+    TCPAOBad: int = 0
+    TCPAOKeyNotFound: int = 0
+    TCPAOGood: int = 0
+    TCPAODroppedIcmps: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
 
     IpExtInNoECTPkts: int = 0

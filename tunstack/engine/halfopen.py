@@ -57,6 +57,8 @@ class HalfOpen:
         self.iss = iss
         self.agreed = Agreed(syn, stack.sysctl, window_scale(listener.options, stack.sysctl))
         self.agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
+        if stack.signing is not None:
+            stack.signing.agree(syn.flow, self.agreed)
         mss = local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets
         self.window = first_window(listener.options, stack.sysctl, mss)
         self.ts_offset = stack.isn.ts_offset(self.flow)

@@ -191,6 +191,7 @@ class Listener:
         entry.expires_at = NEVER
         if not entry.timeouts:
             self.young -= 1
+        self.stack.timers.disarm(entry)
 
     def is_overflown(self) -> bool:
         """Whether the accept queue takes no more, which is counted."""

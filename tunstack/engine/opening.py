@@ -43,6 +43,8 @@ def learn_peer(conn: Connection, agreed: Agreed, irs: int, window: int, now: int
     """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
     sysctl = conn.stack.sysctl
     options = conn.options
+    if conn.stack.signing is not None:
+        conn.stack.signing.agree(conn.flow_in, agreed)
     conn.agreed = agreed
     conn.opened_at = now
     rcvbuf, largest = buffer_limits(options, sysctl)

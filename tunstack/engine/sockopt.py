@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from tunstack.engine import control, deferaccept, tcpinfo
+from tunstack.engine import control, deferaccept, signopt, tcpinfo
 from tunstack.engine.errors import socket_error
 from tunstack.engine.handshake import buffer_limits
 from tunstack.engine.options import SNDBUF_MIN, SocketOptions
@@ -319,6 +319,11 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (IPPROTO_TCP, TCP_CONGESTION): (_get_congestion, _set_congestion),
     (IPPROTO_TCP, TCP_USER_TIMEOUT): _number("user_timeout"),
     (IPPROTO_TCP, TCP_UTO): _number("user_timeout_advertise"),
+    (IPPROTO_TCP, signopt.TCP_MD5SIG): (None, signopt.set_md5),
+    (IPPROTO_TCP, signopt.TCP_MD5SIG_EXT): (None, signopt.set_md5_ext),
+    (IPPROTO_TCP, signopt.TCP_AO_ADD_KEY): (None, signopt.add_ao),
+    (IPPROTO_TCP, signopt.TCP_AO_DEL_KEY): (None, signopt.delete_ao),
+    (IPPROTO_TCP, signopt.TCP_AO_INFO): (signopt.get_ao_info, signopt.set_ao_info),
     (IPPROTO_TCP, TCP_NOTSENT_LOWAT): (_number("notsent_lowat")[0], _set_notsent_lowat),
     (IPPROTO_IP, IP_TOS): (_number("tos")[0], _set_tos),
     (IPPROTO_IP, IP_TTL): (_number("ttl", "ip_default_ttl")[0], _set_ttl),

@@ -33,6 +33,7 @@ from tunstack.engine.ports import Ports
 from tunstack.engine.proven import ProvenHosts
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.reuse import take_over
+from tunstack.engine.signature import Signatures
 from tunstack.engine.sink import Sink
 from tunstack.engine.state import CLOSED
 from tunstack.engine.syncookie import SynCookies
@@ -72,6 +73,8 @@ class Stack:
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
+        self.signatures = Signatures(self)  # keys, and who signs
+        self.signing: Signatures | None = None  # the same, once there was a key (use_keys)
         self.orphans = Orphans(self)
         self.memory = Memory(self.sysctl, self.counters)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
@@ -99,6 +102,11 @@ class Stack:
         if name not in self.algorithms:
             raise ValueError(f"there is no congestion control named {name!r}; there is {', '.join(self.algorithms)}")
         self.sysctl.tcp_congestion_control = name
+
+    def use_keys(self) -> Signatures:
+        """Judge and sign segments from now on: somebody has keys, or is to have some."""
+        self.signing = self.signatures
+        return self.signatures
 
     def _on_algorithm_failure(self, name: str, error: Exception) -> None:
         self.counters.TCPCongestionFallback += 1
@@ -133,12 +141,15 @@ class Stack:
         """Handle a batch from the device. Sinks are called in here, at the end of each segment."""
         counters = self.counters
         flows = self.flows
+        gate = self.signatures if batch.has_options else self.signing
         unmarked = -counters.TcpInSegs
         for seg in batch.segments:
             counters.TcpInSegs += seg.packets
             if seg.tos & 3:  # ecn.MASK
                 unmarked -= self._count_mark(seg.tos, seg.packets)
             owner = flows.get(seg.flow)
+            if gate is not None and not gate.admits(seg, owner, now):
+                continue
             if owner is not None:
                 owner.on_segment(seg, now)
             else:
@@ -213,6 +224,8 @@ class Stack:
             self.counters.TcpInErrs += 1
             return
         owner = self.flows.get(seg.flow)
+        if (seg.options or self.signing is not None) and not self.signatures.admits(seg, owner, now):
+            return
         if owner is not None:
             owner.on_segment(seg, now)
         else:
@@ -227,7 +240,8 @@ class Stack:
         if isinstance(owner, Connection) and not (seq_ge(error.seq, owner.tx.snd_una) and seq_lt(error.seq, owner.tx.snd_nxt)):
             self.counters.OutOfWindowIcmps += 1
             return
-        owner.on_icmp(error, now)
+        if self.signing is None or not self.signing.ignores(error, owner):
+            owner.on_icmp(error, now)
 
     def _on_path_change(self, destination: bytes, mtu: int) -> None:
         """The path to a destination takes smaller packets than was thought, or may take larger ones again."""
@@ -236,7 +250,7 @@ class Stack:
                 set_mtu(conn, mtu)
 
     def advance(self, now: int) -> None:
-        """Handle every timer that is due."""
+        """Handle timers that are due, up to a bound; what is left is still due (`next_deadline`)."""
         self.timers.advance(now)
         for fragment in self._reassembler.advance(now):
             self._icmp.time_exceeded(fragment, now)
@@ -246,9 +260,13 @@ class Stack:
     def poll_transmit(self, now: int) -> Segment | bytes | None:  # hot
         """Return the next segment or IPv4 packet to send, None when there is nothing. Connections take turns."""
         counters = self.counters
+        signing = self.signing
+        max_payload = self.config.max_payload
         while True:
             if self._replies:
                 seg = self._replies.popleft()
+                if signing is not None:
+                    signing.sign(seg, now)
                 counters.TcpOutSegs += 1
                 counters.IpOutRequests += 1
                 return seg
@@ -258,8 +276,10 @@ class Stack:
             dirty = self._dirty
             while dirty:
                 conn = dirty[0]
-                out = conn.poll_transmit(now, self.config.max_payload)
+                out = conn.poll_transmit(now, max_payload if signing is None else signing.max_payload(conn, max_payload))
                 if out is not None:
+                    if signing is not None:
+                        signing.sign(out, now)
                     packets = -(-out.length // out.gso_size) if out.gso_size else 1
                     conn.segs_out += packets
                     if out.length:
@@ -348,6 +368,8 @@ class Stack:
         port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
         listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
         self.listeners.add(listener)
+        if listener.options.keys is not None:
+            self.use_keys()
         return listener
 
     def find_listener(self, flow: bytes) -> Listener | None:
@@ -388,6 +410,10 @@ class Stack:
         if is_own_port:
             self._ports.keep(conn)
         self.counters.TcpActiveOpens += 1
+        if options.keys is not None:
+            self.use_keys()
+        if self.signing is not None:
+            self.signing.open(conn)
         open_active(conn, now)
         return conn
 
