@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine.connection import Connection
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.opening import open_passive
-from tunstack.engine.options import SocketOptions
+from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
 from tunstack.engine.timers import NEVER
@@ -80,6 +80,10 @@ class Listener:
     def backlog_limit(self) -> int:
         """What the accept queue holds at most; Linux takes one more than min(backlog, somaxconn)."""
         return min(self.backlog, self.stack.sysctl.somaxconn)
+
+    def set_option(self, name: str, value: object) -> None:
+        """Set a socket option (options.py) of connections to come. OSError as `Connection.set_option`."""
+        self.options = self.options.having(name, check_option(name, value, self.stack.algorithms))
 
     def accept(self) -> Connection | None:
         """Take a connection from the accept queue. It is paused, and its sink is nobody: set `sink`, then call `resume`."""
@@ -149,14 +153,14 @@ class Listener:
         open_passive(conn, entry.agreed, entry.irs, entry.window, now)
         conn.syn_sent_at = entry.sent_at
         if stack.sysctl.tcp_reflect_tos:
-            conn.options.tos = entry.tos
+            conn.options = conn.options.having("tos", entry.tos)
         self.enqueue(conn)
         conn.on_segment(seg, now)
         self.on_acceptable(self)
 
     def make_connection(self, flow: bytes, flow_in: bytes, iss: int) -> Connection:
         """Make a connection of ours: paused, with nobody as its sink, until it is accepted."""
-        conn = Connection(self.stack, flow, flow_in, iss, self.options.copy(), NULL_SINK)
+        conn = Connection(self.stack, flow, flow_in, iss, self.options, NULL_SINK)
         conn.paused = True
         conn.listener = self
         return conn
