@@ -18,6 +18,7 @@ from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
 from tunstack.engine.errors import socket_error
 from tunstack.engine.halfopen import HalfOpen
+from tunstack.engine.handshake import Agreements
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
@@ -62,6 +63,7 @@ class Stack:
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
+        self.agreements = Agreements()
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
