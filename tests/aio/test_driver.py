@@ -22,7 +22,7 @@ BIG = bytes(range(256)) * 16 * 1024  # 4 MiB
 
 
 class SocketDevice:
-    """A device with a descriptor: one frame a datagram. It blocks when its peer has ten of them to read."""
+    """A device with a descriptor: one frame a datagram. It blocks when its peer has a few of them to read, less than a first window."""
 
     on_readable = None
     mtu = 1500
@@ -30,6 +30,7 @@ class SocketDevice:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.sock = sock
         self.frames = []  # of the item that is being written
         self.blocked = 0
@@ -150,7 +151,8 @@ async def echo(world):
 async def test_descriptors_are_polled_for_reading_and_for_writing(sockets):
     await echo(sockets)
     assert sockets.devices[0].blocked
-    await settle()
+    while sockets.client._driver._blocked is not None:
+        await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     assert not loop.remove_writer(sockets.devices[0].fileno())
 

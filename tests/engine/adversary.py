@@ -308,5 +308,6 @@ class Game:
                 assert app.calls[-1:] == ["closed"], f"never told of the end after close(): {app.calls[-3:]}"
             if app.conn.is_over and not app.conn.paused and not app.is_aborted:
                 assert app.calls[-1:] == ["closed"], f"over, and never told: {app.calls[-3:]}"
-        assert not stack.time_wait._entries
+        assert not stack.time_wait.count and not stack.orphans
+        assert stack.memory.pages == sum(conn.pages for conn in stack.connections)
         assert stack.listener_entries() == 0 if hasattr(stack, "listener_entries") else not self.listener.half_open

@@ -57,7 +57,9 @@ class Daemon:
         self.namespace = namespace
         self.root = Path(tempfile.mkdtemp(prefix="tunstack-root-"))
         self.root.chmod(0o777)
-        command = [*TUNSTACK, "serve", "--http-root", str(self.root), "--http-upload", *flags]
+        self.private = Path(tempfile.mkdtemp(prefix="tunstack-run-"))  # /run is the same in every namespace
+        self.control = self.private / "control.sock"
+        command = [*TUNSTACK, "serve", "--http-root", str(self.root), "--http-upload", "--control", str(self.control), *flags]
         self.process = namespace.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.ready_line = self._read_ready_line()
 
@@ -102,4 +104,5 @@ class Daemon:
     def close(self) -> None:
         """Remove what is left."""
         self.process.kill()
-        shutil.rmtree(self.root, ignore_errors=True)
+        for directory in (self.root, self.private):
+            shutil.rmtree(directory, ignore_errors=True)

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -98,6 +99,14 @@ def iperf3(link: Link, flags: str, timeout: float = 60) -> dict[str, Any]:
     return report
 
 
+def assert_round_trip_of_20_ms(output: str) -> None:
+    """Of what ping prints for each packet the least and the median: on a busy machine some are late."""
+    times = [float(found) for found in re.findall(r"time=([\d.]+) ms", output)]
+    assert len(times) >= 200, output
+    assert min(times) >= 19.9
+    assert median(times) == pytest.approx(20, rel=0.05), output
+
+
 class TestBetweenTwoKernels:
     """Loss, delay and rate, each within 5 % of 1 %, 10 ms, 100 Mbit/s. The seed makes the loss the same each time."""
 
@@ -105,11 +114,7 @@ class TestBetweenTwoKernels:
 
     def test_delay(self, start_link: Callable[..., Link]) -> None:
         link = start_link(*self.FLAGS)
-        output = link.a.run(f"ping -n -q -i 0.01 -c 300 {B}").stdout
-        found = re.search(r"rtt min/avg/max/mdev = ([\d.]+)/([\d.]+)/", output)
-        assert found, output
-        assert float(found[1]) >= 19.9
-        assert float(found[2]) == pytest.approx(20, rel=0.05), output
+        assert_round_trip_of_20_ms(link.a.run(f"ping -n -i 0.01 -c 300 {B}").stdout)
 
     def test_loss(self, start_link: Callable[..., Link]) -> None:
         """360,000 packets, of which 3600 are lost: the standard deviation is 1.7 %."""
@@ -289,11 +294,7 @@ class TestServe:
     ) -> None:
         daemon = start_daemon("--link", "up:delay=5ms;down:delay=15ms", "--loop", loop, *offload_flags)
         assert "link up:delay=5ms;down:delay=15ms" in daemon.ready_line
-        output = daemon.namespace.run(f"ping -n -q -i 0.01 -c 200 {ADDRESS}").stdout
-        found = re.search(r"rtt min/avg/max/mdev = ([\d.]+)/([\d.]+)/", output)
-        assert found, output
-        assert float(found[1]) >= 19.9
-        assert float(found[2]) == pytest.approx(20, rel=0.05), output
+        assert_round_trip_of_20_ms(daemon.namespace.run(f"ping -n -i 0.01 -c 200 {ADDRESS}").stdout)
         daemon.stop()
 
     def test_files_arrive_whole_over_a_bad_link(

@@ -129,7 +129,7 @@ def test_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("[sysctl.net.ipv4]\n\ntcp_sack = 2", "3: sysctl.net.ipv4.tcp_sack: 2 is neither 0 nor 1"),
         ("[sysctl]\n'net.ipv4.tcp_retries2' = 256", "2: sysctl.net.ipv4.tcp_retries2: 256 is not between 0 and 255"),
         ("sysctl.net.ipv4.tcp_rmem = [3, 2, 1]", "1: sysctl.net.ipv4.tcp_rmem: 3 2 1: the numbers must not fall from one to the next"),
-        ("sysctl.net.ipv4.tcp_rmem = [1, 2]", "1: sysctl.net.ipv4.tcp_rmem: must be 3 whole numbers, such as [4096, 131072, 6291456]"),
+        ("sysctl.net.ipv4.tcp_rmem = [1, 2]", "1: sysctl.net.ipv4.tcp_rmem: must be 3 whole numbers, such as 4096 131072 6291456"),
         ("sysctl.net.ipv4.tcp_rmem = [1, 2, 3.5]", "1: sysctl.net.ipv4.tcp_rmem: a number is not a whole number"),
         ("mtu = \n", "1: Invalid value"),
         ("mtu = 1\nmtu = 2\n", "2: Cannot overwrite a value"),

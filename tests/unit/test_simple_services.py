@@ -99,14 +99,14 @@ def test_discard_answers_nothing_and_closes_after_the_client() -> None:
 def test_daytime_sends_one_line_and_closes() -> None:
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.read()
-        assert re.fullmatch(rb"[A-Z][a-z]+day, [A-Z][a-z]+ [0-9]{1,2}, [0-9]{4} [0-9:]{8}-[A-Za-z0-9+-]+\r\n", line)
+        assert re.fullmatch(rb"[0-9]{2} [A-Z]{3} [0-9]{4} [0-9:]{8} [A-Za-z0-9+-]+\r\n", line)
 
     converse("daytime", client)
 
 
 def test_daytime_line_is_as_rfc_867_shows_it() -> None:
     stamp = time.struct_time((1982, 2, 2, 17, 59, 1, 1, 33, 0), {"tm_zone": "PST", "tm_gmtoff": -28800})
-    assert daytime(stamp) == b"Tuesday, February 2, 1982 17:59:01-PST\r\n"
+    assert daytime(stamp) == b"02 FEB 1982 17:59:01 PST\r\n"
 
 
 def test_chargen_follows_the_pattern_of_rfc_864() -> None:

@@ -26,6 +26,12 @@ def test_echo_is_answered_with_its_identifier_sequence_and_data() -> None:
     assert icmp.parse(bytes(reply)) is not None
 
 
+def test_an_echo_reply_has_the_code_of_its_request() -> None:
+    """As Linux, which nmap knows it by; 0 is what RFC 792 foresees in both."""
+    request = icmp.parse(bytes(ICMP(type=8, code=9, id=1, seq=295)))
+    assert request is not None and ICMP(icmp.echo_reply(request)).code == 9
+
+
 def test_echo_request_is_scapys() -> None:
     assert icmp.echo_request(9, 2, b"odd") == bytes(ICMP(type=8, id=9, seq=2) / b"odd")
 

@@ -70,6 +70,7 @@ class Endpoint:
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
         self.error: OSError | None = None  # why the device went away
+        self.labels: dict[int, str] = {}  # what listens on a port, by name: for ss -p
         self._addresses = packed
         self._driver: Driver | None = None
         self._is_closed = False
@@ -86,6 +87,10 @@ class Endpoint:
     def addresses(self) -> tuple[str, ...]:
         """Its addresses, dotted."""
         return tuple(format_address(address) for address in self._addresses)
+
+    def now(self) -> int:
+        """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""
+        return self._running().now()
 
     # Its life.
 
@@ -203,14 +208,15 @@ class Endpoint:
     ) -> Server:
         """Listen, and make a protocol for each connection (`loop.create_server`). `host` None or "": every address.
 
-        `options` are what connections start with, TCP_NODELAY set unless it says otherwise. `reuse_address` is accepted for
-        likeness: a port with connections in TIME-WAIT can always be listened on. OSError EADDRINUSE, EADDRNOTAVAIL.
+        `options` are what connections start with, TCP_NODELAY set unless it says otherwise. `reuse_address` is
+        SO_REUSEADDR, set unless it is False; a port with connections in TIME-WAIT can be listened on either way. OSError EADDRINUSE,
+        EADDRNOTAVAIL.
         """
         tls = Tls.for_server(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         self._running()
         ends = await resolve_listening(host, port, family=family, flags=flags)
         driver = self._running()
-        options = _options(options)
+        options = replace(_options(options), reuseaddr=reuse_address is not False)
         if keep_alive is not None:
             options = replace(options, keepalive=keep_alive)
         server = Server(

@@ -13,6 +13,10 @@ COMMANDS = {
     "serve": "run the daemon: HTTP, echo, discard, daytime and chargen on a TUN interface",
     "link": "join two network namespaces by a link that delays, loses, reorders, ... as told",
     "nc": "netcat over a TCP of its own: connect to a port, or listen on one",
+    "ss": "show the sockets of a running daemon, or kill some, as ss does for the kernel's",
+    "netstat": "show its sockets or counters as net-tools' netstat does",
+    "nstat": "show its counters as nstat does, what they grew by since the last time",
+    "sysctl": "show and set the knobs of a running daemon",
     "lab": "let congestion controls share a bottleneck in virtual time, and measure them",
 }
 

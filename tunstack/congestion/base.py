@@ -6,7 +6,7 @@ rates octets a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 INFINITE = 0x7FFFFFFF
 
@@ -80,6 +80,10 @@ class CongestionControl:
         self.pacing_rate = 0  # octets a second; 0: not paced
         self.restart_window = cwnd  # RW: what an idle connection begins with again, the initial window (RFC 5681 4.1)
         self._before: tuple[int, int] | None = None  # (cwnd, ssthresh) before the last reduction
+
+    def details(self) -> Mapping[str, int | float]:
+        """Return what it tells of itself beside its windows, for `ss -i`: `bw` in bit/s, `mrtt` in us, gains as factors."""
+        return {}
 
     def on_start(self, srtt: int, min_rtt: int, now: int) -> None:
         """It takes charge of the connection; round-trip times are the handshake's or, on a running connection, the present ones; or 0."""

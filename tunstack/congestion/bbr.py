@@ -16,6 +16,7 @@ Windows are octets, times int microseconds, rates octets a second; gains are in 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 from tunstack.congestion.base import CongestionControl, RateSample
 
@@ -124,6 +125,14 @@ class Bbr(CongestionControl):
     def bandwidth(self) -> int:
         """Estimated bandwidth of the bottleneck, octets a second; 0: none yet."""
         return self._peaks[0][1] if self._peaks else 0
+
+    def details(self) -> Mapping[str, int | float]:
+        return {
+            "bw": self.bandwidth * 8,
+            "mrtt": self.min_rtt,
+            "pacing_gain": self._pacing_gain / UNIT,
+            "cwnd_gain": self._cwnd_gain / UNIT,
+        }
 
     # What the engine tells.
 

@@ -54,6 +54,8 @@ class ServeConfig:
     sysctl: Mapping[str, sysctls.Value] = field(default_factory=dict)  # by full name, only those that were set
     link: LinkSpec | None = None  # between us and the interface
     congestion: Choice | None = None  # goes before the knob
+    control: Path | str | None = None  # the control socket; NO_SOCKET: none, None: where they usually are
+    metrics: tuple[str, int] | None = None  # where Prometheus finds them
 
 
 class Values:
@@ -185,6 +187,8 @@ def load(
         sysctl={**values.sysctl, **(sysctl or {})},
         link=values.find(settings.LINK),
         congestion=values.find(settings.CONGESTION),
+        control=values.find(settings.CONTROL),
+        metrics=values.find(settings.METRICS),
     )
     if config.http_upload and config.http_root is None and "http" in config.ports:
         values.complain(settings.HTTP_UPLOAD, f"there is no directory to write to; give one with {settings.HTTP_ROOT.flag}")
@@ -253,6 +257,8 @@ def to_toml(config: ServeConfig) -> str:
         settings.LOOP.key: config.loop,
         settings.LOG_LEVEL.key: config.log_level,
         settings.DRAIN_TIMEOUT.key: config.drain_timeout,
+        settings.CONTROL.key: config.control.absolute() if isinstance(config.control, Path) else config.control,
+        settings.METRICS.key: config.metrics,
         settings.CONGESTION.key: None if config.congestion is None else config.congestion.below(Path.cwd()),
         settings.HTTP_ROOT.key: None if config.http_root is None else config.http_root.absolute(),
         settings.HTTP_UPLOAD.key: config.http_upload,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_SOCKET = "none"
+
 _TOML_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "an array", dict: "a table"}
 _TOML_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
@@ -241,6 +243,31 @@ class FilePath(TextKind[Path]):
         if not text or "\0" in text:
             raise ValueError(f"{text!r} is not a path")
         return Path(text)
+
+
+class SocketPath(TextKind[Path | str]):
+    """The path of a Unix socket, or NO_SOCKET: there is to be none."""
+
+    metavar = "PATH"
+
+    def from_text(self, text: str) -> Path | str:
+        return NO_SOCKET if text == NO_SOCKET else FilePath().from_text(text)
+
+
+class HostPort(TextKind[tuple[str, int]]):
+    """An address of the machine and a port, `[HOST:]PORT`; without HOST it is 127.0.0.1. Port 0 chooses one."""
+
+    metavar = "[HOST:]PORT"
+
+    def from_text(self, text: str) -> tuple[str, int]:
+        host, _, port = text.rpartition(":")
+        try:
+            return str(IPv4Address(host or "127.0.0.1")), Integer(0, 65535).from_text(port)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not of the form [HOST:]PORT, with an IPv4 address") from error
+
+    def to_toml(self, value: tuple[str, int]) -> str:
+        return quote(f"{value[0]}:{value[1]}")
 
 
 class Link(TextKind["LinkSpec"]):

@@ -15,10 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.config import ServeConfig
+from tunstack.daemon.control import Control, for_interface
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, loop_factory, open_device
 from tunstack.daemon.linkserve import ServeLink
@@ -27,7 +29,10 @@ from tunstack.daemon.services import Services
 from tunstack.daemon.status import count_algorithms, count_states, resident_memory, version
 from tunstack.daemon.tree import Tree
 from tunstack.device.tun import TunDevice
-from tunstack.engine import BACKEND
+from tunstack.engine import BACKEND, Listener, format_address
+
+if TYPE_CHECKING:
+    from tunstack.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +71,8 @@ class Daemon:
         self._started = time.monotonic()
         self._tree: Tree | None = None
         self._endpoint: Endpoint | None = None
+        self._control: Control | None = None
+        self._metrics: Metrics | None = None
         self._signals = 0
         self._told = asyncio.Event()  # to end
         self._hurried = asyncio.Event()  # to end at once
@@ -77,11 +84,20 @@ class Daemon:
             if "http" in self._config.ports and self._config.http_root is not None:
                 self._tree = _open_tree(self._config.http_root)
             services = Services(self._config.ports, self._tree, self._config.http_upload, self.status)
+            self._control = for_interface(self._config.control, self._device.name)
+            if self._config.metrics is not None:
+                from tunstack.daemon.metrics import Metrics
+
+                self._metrics = Metrics(*self._config.metrics)
             give_up_root(self._config.user)
             if self._tree is not None:
                 _check_access(self._tree, self._config)
             await self._serve(services)
         finally:
+            if self._control is not None:
+                self._control.close()
+            if self._metrics is not None:
+                await self._metrics.close()
             if self._tree is not None:
                 self._tree.close()
 
@@ -101,9 +117,15 @@ class Daemon:
                 endpoint.close()
                 raise
             endpoint.stack.on_algorithm_failure = self._on_algorithm_failure
+        endpoint.labels = {port: name for name, port in self._config.ports.items()}
+        endpoint.stack.on_flood = self._on_flood
         await endpoint.start()
         try:
             await services.start(endpoint, addresses)
+            if self._control is not None:
+                await self._control.start(endpoint, self.status)
+            if self._metrics is not None:
+                await self._metrics.start(endpoint)
             sys.stdout.write(self.ready_line() + "\n")  # in one piece, for whoever reads it from a pipe
             sys.stdout.flush()
             notify("READY=1")
@@ -169,6 +191,12 @@ class Daemon:
         """Tell the first time that the user's congestion control raises; the counter has them all."""
         assert self._congestion is not None
         log.warning("congestion control %s failed, and reno took its place: %s", name, self._congestion.explain(error))
+
+    def _on_flood(self, listener: Listener) -> None:
+        """Tell once of each port whose SYN queue is full; the counters have the rest."""
+        assert self._endpoint is not None
+        answer = "sending cookies" if self._endpoint.stack.sysctl.tcp_syncookies else "dropping requests"
+        log.warning("possible SYN flooding on port %s:%d: %s", format_address(listener.address), listener.port, answer)
 
     def _on_signal(self) -> None:
         self._signals += 1

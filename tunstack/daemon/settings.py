@@ -18,6 +18,7 @@ from tunstack.daemon.kinds import (
     Address,
     Choice,
     FilePath,
+    HostPort,
     Integer,
     InterfaceName,
     Kind,
@@ -25,6 +26,7 @@ from tunstack.daemon.kinds import (
     NetworkAddress,
     Seconds,
     Several,
+    SocketPath,
     Switch,
     UserName,
 )
@@ -93,6 +95,12 @@ LOOP = Setting(("loop",), Choice(("uvloop", "asyncio")), "uvloop", "event loop t
 CONGESTION: Setting[AlgorithmChoice] = Setting(
     ("congestion",), Algorithm(), None, "congestion control, such as reno, or a class of your own, FILE.py:CLASS (default cubic)"
 )
+CONTROL: Setting[Path | str] = Setting(
+    ("control",), SocketPath(), None, "Unix socket for tunstack sysctl and the like (default /run/tunstack/TUN.sock; none: no socket)"
+)
+METRICS: Setting[tuple[str, int]] = Setting(
+    ("metrics",), HostPort(), None, "serve metrics for Prometheus on an address of the machine's (default HOST 127.0.0.1)"
+)
 DRAIN_TIMEOUT = Setting(("drain-timeout",), Seconds(3600), 5.0, "how long open connections may go on after SIGTERM or SIGINT")
 
 LINK: Setting[LinkSpec] = Setting(("link",), Link(), None, "trouble on the way to the network and back, such as delay=20ms,loss=1%")
@@ -111,7 +119,7 @@ HTTP_ROOT: Setting[Path] = Setting(("services", "http", "root"), FilePath(), Non
 HTTP_UPLOAD = Setting(("services", "http", "upload"), Switch(), False, "let HTTP clients write files below --http-root with PUT")
 
 INTERFACE_SETTINGS: Sequence[Setting[Any]] = (SERVE_TUN, SERVE_HOST_ADDRESS, SERVE_ADDRESS, MTU, OFFLOAD, LINK)
-PROCESS_SETTINGS: Sequence[Setting[Any]] = (USER, LOOP, LOG_LEVEL, DRAIN_TIMEOUT, CONGESTION)
+PROCESS_SETTINGS: Sequence[Setting[Any]] = (USER, LOOP, LOG_LEVEL, DRAIN_TIMEOUT, CONTROL, METRICS, CONGESTION)
 SERVICE_SETTINGS: Sequence[Setting[Any]] = (
     *(setting for name in SERVICE_PORTS for setting in (SERVICE_ENABLED[name], SERVICE_PORT[name])),
     HTTP_ROOT,

@@ -14,11 +14,7 @@ _LINE_LENGTH = 72  # RFC 864: characters of a line, beside CR LF
 _PRINTABLE = bytes(range(0x20, 0x7F))  # RFC 864: the 95 characters, in a ring
 
 # Not strftime's %A and %B: these follow the locale.
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
 class Simple(asyncio.Protocol):
@@ -124,9 +120,8 @@ SIMPLE_SERVICES: dict[str, type[Simple]] = {"echo": Echo, "discard": Discard, "d
 
 
 def daytime(now: time.struct_time) -> bytes:
-    """Return the first form that RFC 867 recommends, `Weekday, Month Day, Year Time-Zone`, with CR LF."""
-    clock = time.strftime("%H:%M:%S", now)
-    return f"{_WEEKDAYS[now.tm_wday]}, {_MONTHS[now.tm_mon - 1]} {now.tm_mday}, {now.tm_year} {clock}-{now.tm_zone}\r\n".encode()
+    """Return the second form that RFC 867 recommends, `dd mmm yyyy hh:mm:ss zzz`, as xinetd writes it, with CR LF."""
+    return f"{now.tm_mday:02} {_MONTHS[now.tm_mon - 1]} {now.tm_year} {time.strftime('%H:%M:%S', now)} {now.tm_zone}\r\n".encode()
 
 
 @cache

@@ -84,6 +84,7 @@ class Connection:
         "opened_at",
         "options",
         "pacing_at",
+        "pages",
         "paused",
         "persist_at",
         "persist_backoff",
@@ -175,6 +176,7 @@ class Connection:
         self.syn_window = 0  # the window in our SYN; SO_RCVBUF may change before the answer comes
         self.syn_wscale: int | None = None  # the window scale in it, None where there is none
         self.is_dirty = False  # in the stack's queue of those with output
+        self.pages = 0  # of memory that its queues held when last looked at (memory.py)
 
     # Queries.
 

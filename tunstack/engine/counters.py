@@ -52,7 +52,13 @@ class Counters:
     TcpOutRsts: int = 0
     TcpInCsumErrors: int = 0
 
+    SyncookiesSent: int = 0
+    SyncookiesRecv: int = 0
+    SyncookiesFailed: int = 0
     EmbryonicRsts: int = 0
+    PruneCalled: int = 0
+    RcvPruned: int = 0
+    OfoPruned: int = 0
     ListenDrops: int = 0
     ListenOverflows: int = 0
     OutOfWindowIcmps: int = 0
@@ -63,6 +69,7 @@ class Counters:
     PAWSTimewait: int = 0
     TW: int = 0
     TWRecycled: int = 0
+    TWKilled: int = 0
     DelayedACKs: int = 0
     TCPHPHits: int = 0
     TCPHPAcks: int = 0
@@ -81,6 +88,7 @@ class Counters:
     TCPRenoFailures: int = 0
     TCPSackFailures: int = 0
     TCPLossFailures: int = 0
+    TCPRcvCollapsed: int = 0
     TCPFastRetrans: int = 0
     TCPSlowStartRetrans: int = 0
     TCPTimeouts: int = 0
@@ -96,8 +104,11 @@ class Counters:
     TCPSpuriousRTOs: int = 0
     TCPAbortOnData: int = 0
     TCPAbortOnClose: int = 0
+    TCPAbortOnMemory: int = 0
     TCPAbortOnTimeout: int = 0
     TCPAbortOnLinger: int = 0
+    TCPMemoryPressures: int = 0
+    TCPMemoryPressuresChrono: int = 0
     TCPOFOQueue: int = 0
     TCPOFODrop: int = 0
     TCPOFOMerge: int = 0
@@ -107,6 +118,7 @@ class Counters:
     TCPACKSkippedPAWS: int = 0
     TCPACKSkippedSeq: int = 0
     TCPACKSkippedChallenge: int = 0
+    TCPACKSkippedFinWait2: int = 0
     TCPACKSkippedTimeWait: int = 0
     TCPKeepAlive: int = 0
     TCPTimeWaitOverflow: int = 0
@@ -118,9 +130,12 @@ class Counters:
     TCPFromZeroWindowAdv: int = 0
     TCPToZeroWindowAdv: int = 0
     TCPWantZeroWindowAdv: int = 0
+    TCPDeferAcceptDrop: int = 0
+    TCPReqQFullDoCookies: int = 0
     TCPReqQFullDrop: int = 0
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0
+    TCPSynRetrans: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ecn, paws, usertimeout
+from tunstack.engine import deferaccept, ecn, paws, syncookie, usertimeout
 from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
+from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_ge, seq_le
 from tunstack.wire.flow import reverse_flow
@@ -32,17 +33,20 @@ class HalfOpen:
         "flow_in",
         "heap_at",
         "irs",
+        "is_acked",
         "iss",
         "last_ack_at",
         "listener",
-        "retransmits",
         "sent_at",
+        "timeouts",
         "tos",
         "ts_first",
         "ts_last",
         "ts_offset",
         "window",
     )
+
+    state = SYN_RECEIVED
 
     def __init__(self, listener: Listener, syn: Segment, iss: int, now: int) -> None:
         stack = listener.stack
@@ -58,8 +62,9 @@ class HalfOpen:
         self.ts_offset = stack.isn.ts_offset(self.flow)
         self.ts_first = self.ts_last = self._ts_val(now)  # TSval of the first and the latest SYN-ACK
         self.tos = syn.tos & ~ecn.MASK  # of the SYN (tcp_reflect_tos)
-        self.retransmits = 0  # of the SYN-ACK
-        self.sent_at = now  # when it was sent; 0 once it was sent twice (Karn)
+        self.timeouts = 0  # for want of the third segment
+        self.is_acked = False  # the third segment came, and was not taken
+        self.sent_at = now  # when the SYN-ACK was sent; 0 once it was sent twice (Karn)
         self.last_ack_at = 0  # last ACK out of the ordinary (tcp_invalid_ratelimit)
         self.heap_at = NEVER
         self.expires_at = now + RTO_INITIAL  # retransmission, or the end
@@ -69,21 +74,30 @@ class HalfOpen:
         return self.expires_at
 
     def on_timer(self, now: int) -> None:
-        """Send the SYN-ACK again at 1, 3, 7, ... s, tcp_synack_retries times (M-23)."""
-        stack = self.listener.stack
-        if self.retransmits >= stack.sysctl.tcp_synack_retries:
-            self.listener.drop(self)
+        """Send the SYN-ACK again at 1, 3, 7, ... s, tcp_synack_retries times (M-23); not while data is waited for (M-27)."""
+        listener = self.listener
+        listener.stack.counters.TCPTimeouts += 1
+        waits = deferaccept.retries(listener.options.defer_accept) if self.is_acked else 0  # timeouts
+        if self.timeouts >= max(listener.synack_retries, waits):
+            listener.drop(self)
             return
-        self.retransmits += 1
-        self.sent_at = 0
+        if self.timeouts >= waits - 1:
+            self._resend(now)
+        if not self.timeouts:
+            listener.young -= 1
+        self.timeouts += 1
         self.expires_at = now + self._retransmit_delay
-        stack.counters.TCPTimeouts += 1
-        stack.counters.TcpRetransSegs += 1
-        self.send_syn_ack(now)
 
     @property
     def _retransmit_delay(self) -> int:
-        return min(RTO_INITIAL << self.retransmits, RTO_MAX)
+        return min(RTO_INITIAL << self.timeouts, RTO_MAX)
+
+    def _resend(self, now: int) -> None:
+        self.sent_at = 0
+        counters = self.listener.stack.counters
+        counters.TcpRetransSegs += 1
+        counters.TCPSynRetrans += 1
+        self.send_syn_ack(now)
 
     def send_syn_ack(self, now: int) -> None:
         """Send the SYN-ACK, with the options that both sides know."""
@@ -120,10 +134,12 @@ class HalfOpen:
         is_old = has_ts and not flags & RST and paws.is_old(seg.ts_val or 0, agreed.ts_recent, now, now)
         if flags & SYN and seg.seq == self.irs and not flags & (ACK | RST) and not is_old:  # the SYN again: our SYN-ACK was lost
             if self._may_answer(now):
-                self.send_syn_ack(now)
+                self._resend(now)
                 # As long again as since the last one, as in Linux: else the peer's last SYN could meet the end of our wait.
                 self.expires_at = now + self._retransmit_delay
             return
+        if flags & (RST | SYN | ACK) == ACK and seg.ack != (self.iss + 1) & MASK and syncookie.complete(self.listener, seg, now, self):
+            return  # the answer to a cookie that was sent when the queue was full, for an earlier SYN of this one
         is_foreign = has_ts and not paws.is_echo(seg.ts_ecr, self.ts_first, self.ts_last)
         end = (seg.seq + seg.length + bool(flags & FIN) + bool(flags & SYN)) & MASK
         if is_old or is_foreign or not (seq_ge(end, rcv_nxt) and seq_le(seg.seq, (rcv_nxt + self.window) & MASK)):
@@ -138,22 +154,31 @@ class HalfOpen:
             agreed.ts_recent = seg.ts_val or 0
         if flags & RST:
             if seg.seq == rcv_nxt:
-                stack.counters.EmbryonicRsts += 1
-                self.listener.drop(self)
+                self._end()
             else:
                 self._acknowledge(seg, now)  # RFC 5961 3.2
             return
         if flags & SYN:
-            stack.counters.EmbryonicRsts += 1
             stack.reply_reset(seg)
-            self.listener.drop(self)
+            self._end()
             return
         if not flags & ACK:
             return
         if seg.ack != (self.iss + 1) & MASK:
             stack.reply_reset(seg)
             return
+        if end == rcv_nxt and self.timeouts < deferaccept.retries(self.listener.options.defer_accept):
+            self.is_acked = True
+            stack.counters.TCPDeferAcceptDrop += 1
+            return
         self.listener.complete(self, seg, now)
+
+    def _end(self) -> None:
+        """The peer gave up."""
+        counters = self.listener.stack.counters
+        counters.EmbryonicRsts += 1
+        counters.TcpAttemptFails += 1
+        self.listener.drop(self)
 
     def on_icmp(self, error: PathError, now: int) -> None:
         """The SYN-ACK did not arrive: an error ends the attempt, as in Linux (RFC 5461)."""

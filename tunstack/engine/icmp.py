@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.counters import Counters
+from tunstack.engine.ident import IdentSource
 from tunstack.engine.ratelimit import IcmpRateLimit
 from tunstack.wire import icmp, ipv4
 from tunstack.wire.buffer import Buffer
@@ -78,7 +79,7 @@ class IcmpHandler:
         self._config = config
         self._sysctl = config.sysctl
         self._counters = counters
-        self._random = random
+        self._ident = IdentSource(random)
         self._addresses = frozenset(config.addresses)
         self._limit = IcmpRateLimit(config.sysctl, counters)
         self._output: deque[bytes] = deque()  # packets, cut to the MTU
@@ -100,7 +101,7 @@ class IcmpHandler:
             return None
         assert not datagram.is_fragment
         if datagram.protocol == ipv4.ICMP:
-            return self._receive_icmp(datagram)
+            return self._receive_icmp(datagram, now)
         if datagram.protocol == ipv4.UDP:
             if self._is_udp_sound(datagram):
                 self._counters.UdpNoPorts += 1
@@ -132,7 +133,7 @@ class IcmpHandler:
         self._output_octets -= len(packet)
         return packet
 
-    def _receive_icmp(self, datagram: Ipv4Packet) -> PathError | None:
+    def _receive_icmp(self, datagram: Ipv4Packet, now: int) -> PathError | None:
         counters = self._counters
         counters.IcmpInMsgs += 1
         message = icmp.parse(datagram.payload)
@@ -146,7 +147,7 @@ class IcmpHandler:
             # Deviates: record-route and timestamp options are not returned (RFC 1122 3.2.2.6, a SHOULD); options are ignored.
             if not self._sysctl.icmp_echo_ignore_all:
                 counters.IcmpOutEchoReps += 1
-                self._send(datagram, datagram.tos, icmp.echo_reply(message))
+                self._send(datagram, datagram.tos, icmp.echo_reply(message), now)
         elif message.type == icmp.DESTINATION_UNREACHABLE:
             counters.IcmpInDestUnreachs += 1
             return self._path_error(datagram, message)
@@ -201,9 +202,9 @@ class IcmpHandler:
             self._counters.IcmpOutTimeExcds += 1
         else:
             self._counters.IcmpOutDestUnreachs += 1
-        self._send(offending, offending.tos & ~ECN_MASK | TOS_INTERNETWORK_CONTROL, message)
+        self._send(offending, offending.tos & ~ECN_MASK | TOS_INTERNETWORK_CONTROL, message, now)
 
-    def _send(self, to: Ipv4Packet, tos: int, message: bytes) -> None:
+    def _send(self, to: Ipv4Packet, tos: int, message: bytes, now: int) -> None:
         """Queue a message to the sender of a packet, from the address that this was sent to (RFC 1122 3.2.2)."""
         packet = ipv4.build(
             to.dst,
@@ -212,7 +213,7 @@ class IcmpHandler:
             message,
             ttl=self._sysctl.ip_default_ttl,
             tos=tos,
-            ident=self._random.getrandbits(16),
+            ident=self._ident.next(to.dst, to.src, ipv4.ICMP, now),
         )
         fragments = ipv4.fragment(packet, self._config.mtu)
         octets = sum(map(len, fragments))

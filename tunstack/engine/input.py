@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, ecn, paws, receivewindow, transitions, urgent, usertimeout
+from tunstack.engine import ackpolicy, ecn, paws, prune, receivewindow, transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.guard import challenge
@@ -245,7 +245,7 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
         transitions.finish(conn, None if conn.tx.is_all_acked else socket_error("ECONNRESET"), now)
         return
     counters = conn.stack.counters
-    if seg.length and rx.queued and rx.is_full:  # the peer may send it again later
+    if seg.length and rx.queued and rx.is_full and not prune.make_room(rx, seq):  # the peer may send it again later
         counters.TCPRcvQDrop += 1
         acknowledge_now(conn)
         return

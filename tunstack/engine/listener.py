@@ -1,6 +1,7 @@
 """Listening: the SYN queue, the accept queue, and the connections that pass from one to the other.
 
-RFC 9293 3.10.7.2, with Linux's limits (M-23, M-24).
+RFC 9293 3.10.7.2, with Linux's limits, measured on 6.18 (M-23, M-24). Both queues hold one more than min(backlog, somaxconn).
+Deviates: tcp_max_syn_backlog bounds the SYN queue with SYN cookies too, which Linux does not; cookies only begin earlier for that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tunstack.engine import syncookie
 from tunstack.engine.connection import Connection
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.opening import open_passive
@@ -17,11 +19,16 @@ from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
 from tunstack.engine.timers import NEVER
 from tunstack.engine.transitions import abort
-from tunstack.wire.flow import reverse_flow
+from tunstack.wire.flow import reverse_flow, unpack_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
+    from tunstack.engine.handshake import Agreed
+    from tunstack.engine.listeners import PortGroup
     from tunstack.engine.stack import Stack
+
+PRUNE_LENGTH = 8  # a SYN queue that is no longer than half of this is not pruned
+ALWAYS = 2  # tcp_syncookies: even where the queue is not full
 
 
 class Listener:
@@ -33,16 +40,21 @@ class Listener:
     __slots__ = (
         "_accept_queue",
         "_half_open",
+        "_inherited",
         "address",
         "backlog",
+        "group",
+        "has_warned",
         "is_closed",
         "on_acceptable",
         "options",
         "port",
         "reuse_port",
         "stack",
+        "young",
     )
 
+    group: PortGroup  # set by who takes it in (listeners.py)
     state = State.LISTEN
 
     def __init__(
@@ -60,9 +72,12 @@ class Listener:
         self.port = port
         self.backlog = backlog
         self.options = options
+        self._inherited = self._inherit()  # one object for all connections
         self.on_acceptable = on_acceptable
         self.reuse_port = reuse_port
         self.is_closed = False
+        self.has_warned = False  # of a flood
+        self.young = 0  # half-open connections whose SYN-ACK was sent once
         self._half_open: dict[bytes, HalfOpen] = {}  # the SYN queue, by incoming flow
         self._accept_queue: deque[Connection] = deque()
 
@@ -78,12 +93,36 @@ class Listener:
 
     @property
     def backlog_limit(self) -> int:
-        """What the accept queue holds at most; Linux takes one more than min(backlog, somaxconn)."""
-        return min(self.backlog, self.stack.sysctl.somaxconn)
+        """What either queue holds, less one: min(backlog, somaxconn), a negative backlog being a large one."""
+        somaxconn = self.stack.sysctl.somaxconn
+        return self.backlog if 0 <= self.backlog < somaxconn else somaxconn
+
+    @property
+    def is_syn_queue_full(self) -> bool:
+        """Whether the SYN queue takes no more."""
+        length = len(self._half_open)
+        return length > self.backlog_limit or length >= self.stack.sysctl.tcp_max_syn_backlog
+
+    @property
+    def synack_retries(self) -> int:
+        """How often a SYN-ACK is sent again: fewer times the more the queue, if it is half full, consists of old entries, as in Linux."""
+        retries = self.options.syncnt or self.stack.sysctl.tcp_synack_retries
+        length = len(self._half_open)
+        if 2 * length > max(PRUNE_LENGTH, self.backlog_limit):
+            young = 2 * self.young
+            while retries > 2 and length >= young:
+                retries -= 1
+                young *= 2
+        return retries
 
     def set_option(self, name: str, value: object) -> None:
         """Set a socket option (options.py) of connections to come. OSError as `Connection.set_option`."""
         self.options = self.options.having(name, check_option(name, value, self.stack.algorithms))
+        self._inherited = self._inherit()
+
+    def _inherit(self) -> SocketOptions:
+        """Return what connections start with: all but what is a listener's matter."""
+        return self.options.having("defer_accept", 0) if self.options.defer_accept else self.options
 
     def accept(self) -> Connection | None:
         """Take a connection from the accept queue. It is paused, and its sink is nobody: set `sink`, then call `resume`."""
@@ -94,7 +133,7 @@ class Listener:
         if self.is_closed:
             return
         self.is_closed = True
-        self.stack.remove_listener(self)
+        self.stack.listeners.remove(self)
         for entry in list(self._half_open.values()):
             self.drop(entry)
         while self._accept_queue:
@@ -102,28 +141,59 @@ class Listener:
 
     def on_segment(self, seg: Segment, now: int) -> None:
         """A segment that belongs to no connection (RFC 9293 3.10.7.2)."""
-        if seg.flags & RST:
+        flags = seg.flags
+        if flags & RST:
             return
-        if seg.flags & ACK:
-            self.stack.reply_reset(seg)
-        elif seg.flags & SYN and not seg.flags & FIN:  # Linux drops SYN with FIN
+        if flags & ACK:
+            if not syncookie.complete(self, seg, now):
+                self.stack.reply_reset(seg)
+        elif flags & SYN and not flags & FIN:  # Linux drops SYN with FIN
             self.on_syn(seg, now, None)
 
     def on_syn(self, seg: Segment, now: int, iss: int | None) -> None:
-        """Begin a connection; `iss` is given where TIME-WAIT demands one. Data in the SYN is not taken, the peer sends it again."""
+        """Begin a connection. Data in the SYN is not taken, the peer sends it again.
+
+        `iss` is given where TIME-WAIT demands one: a peer that is real, which no limit of the SYN queue turns away.
+        """
         stack = self.stack
+        cookies = stack.sysctl.tcp_syncookies
+        wants_cookie = iss is None and (cookies == ALWAYS or self.is_syn_queue_full)
+        if wants_cookie and not self._is_flooded(cookies):
+            return
         if self.is_overflown():
             return
-        if len(self._half_open) >= min(stack.sysctl.tcp_max_syn_backlog, max(self.backlog_limit, 8)):
-            stack.counters.TCPReqQFullDrop += 1
+        if wants_cookie:
+            syncookie.answer(self, seg, now)
+            return
+        if iss is None and not cookies and self._is_kept_free(seg):
             stack.counters.ListenDrops += 1
             return
         flow = reverse_flow(seg.flow)
         entry = HalfOpen(self, seg, stack.isn.isn(flow, now) if iss is None else iss, now)
         self._half_open[seg.flow] = entry
+        self.young += 1
         stack.flows[seg.flow] = entry
         stack.timers.arm(entry, entry.expires_at)
         entry.send_syn_ack(now)
+
+    def _is_flooded(self, cookies: int) -> bool:
+        """The SYN queue is full: tell it once, and whether a cookie may be the answer."""
+        if not self.has_warned and cookies != ALWAYS:
+            self.has_warned = True
+            if self.stack.on_flood is not None:
+                self.stack.on_flood(self)
+        counters = self.stack.counters
+        if cookies:
+            counters.TCPReqQFullDoCookies += 1
+            return True
+        counters.TCPReqQFullDrop += 1
+        counters.ListenDrops += 1
+        return False
+
+    def _is_kept_free(self, syn: Segment) -> bool:
+        """Without cookies the last quarter of tcp_max_syn_backlog is kept for hosts that are known to be there, as in Linux."""
+        limit = self.stack.sysctl.tcp_max_syn_backlog
+        return limit - len(self._half_open) < limit >> 2 and unpack_flow(syn.flow)[0] not in self.stack.proven
 
     def drop(self, entry: HalfOpen) -> None:
         """Take a half-open connection out."""
@@ -131,6 +201,8 @@ class Listener:
         self.stack.flows.pop(entry.flow_in, None)
         entry.expires_at = NEVER
         self.stack.timers.disarm(entry)
+        if not entry.timeouts:
+            self.young -= 1
 
     def is_overflown(self) -> bool:
         """Whether the accept queue takes no more, which is counted."""
@@ -144,23 +216,34 @@ class Listener:
         """The third segment of the handshake came: make the connection, if it can wait to be accepted (M-24)."""
         stack = self.stack
         if self.is_overflown():
+            entry.is_acked = True
             if stack.sysctl.tcp_abort_on_overflow:
+                stack.counters.EmbryonicRsts += 1
                 stack.reply_reset(seg)
                 self.drop(entry)
             return  # the ACK is ignored; the SYN-ACK goes out again and draws another
         self.drop(entry)
-        conn = self.make_connection(entry.flow, entry.flow_in, entry.iss)
-        open_passive(conn, entry.agreed, entry.irs, entry.window, now)
-        conn.syn_sent_at = entry.sent_at
+        self.establish(seg, entry.iss, entry.irs, entry.agreed, entry.window, entry.sent_at, entry.tos, now)
+
+    def establish(self, seg: Segment, iss: int, irs: int, agreed: Agreed, window: int, sent_at: int, tos: int, now: int) -> None:
+        """Make the connection that a handshake's third segment completes.
+
+        `window` is what our SYN-ACK advertised, `sent_at` when it left, 0 if that is no sample of the round-trip time; `tos` the SYN's.
+        """
+        stack = self.stack
+        conn = self.make_connection(reverse_flow(seg.flow), seg.flow, iss)
+        open_passive(conn, agreed, irs, window, now)
+        conn.syn_sent_at = sent_at
         if stack.sysctl.tcp_reflect_tos:
-            conn.options = conn.options.having("tos", entry.tos)
+            conn.options = conn.options.having("tos", tos)
+        stack.proven.add(unpack_flow(seg.flow)[0])
         self.enqueue(conn)
         conn.on_segment(seg, now)
         self.on_acceptable(self)
 
     def make_connection(self, flow: bytes, flow_in: bytes, iss: int) -> Connection:
         """Make a connection of ours: paused, with nobody as its sink, until it is accepted."""
-        conn = Connection(self.stack, flow, flow_in, iss, self.options, NULL_SINK)
+        conn = Connection(self.stack, flow, flow_in, iss, self._inherited, NULL_SINK)
         conn.paused = True
         conn.listener = self
         return conn

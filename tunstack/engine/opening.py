@@ -48,7 +48,8 @@ def learn_peer(conn: Connection, agreed: Agreed, irs: int, window: int, now: int
     rcvbuf, largest = buffer_limits(options, sysctl)
     mss = local_mss(conn.mtu, options) - agreed.option_octets
     clamp = options.window_clamp or NEVER
-    rx = conn.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, conn.stack.counters, now)
+    stack = conn.stack
+    rx = conn.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, stack.counters, stack.memory, now)
     rx.ecn_ok = agreed.ecn_ok
     rx.ts_recent = agreed.ts_recent
     rx.ts_recent_at = now

@@ -27,6 +27,7 @@ class SocketOptions:
     linger2: int = 0  # TCP_LINGER2, s; 0: the sysctl, below: no FIN_WAIT_2 for an orphan
     notsent_lowat: int = 0  # TCP_NOTSENT_LOWAT, octets; 0: none
     rcvlowat: int = 1  # SO_RCVLOWAT, octets
+    reuseaddr: bool = False  # SO_REUSEADDR
     quickack: int | None = None  # TCP_QUICKACK; None: never set
     keepalive: bool = False  # SO_KEEPALIVE
     keepidle: int | None = None  # TCP_KEEPIDLE, s
@@ -41,6 +42,7 @@ class SocketOptions:
     user_timeout: int = 0  # TCP_USER_TIMEOUT, ms; 0: the retries decide
     user_timeout_advertise: int = 0  # UTO option (RFC 5482), s: told to the peer, and its own is taken over; 0: off. Not in Linux
     syncnt: int | None = None  # TCP_SYNCNT
+    defer_accept: int = 0  # TCP_DEFER_ACCEPT, s for which a listener waits for data; 0: it does not
     congestion: str | None = None  # TCP_CONGESTION
     max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
     tos: int = 0  # IP_TOS

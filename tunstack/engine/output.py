@@ -97,7 +97,9 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     else:
         conn.syn_sent_at = conn.retrans_at = now
     since = conn.retrans_at if conn.retransmits else 0
-    conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << conn.retransmits, RTO_MAX), since, now)
+    linear = sysctl.tcp_syn_linear_timeouts if conn.state is SYN_SENT else 0
+    backoff = max(conn.retransmits - linear, 0)
+    conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << backoff, RTO_MAX), since, now)
     conn.arm(conn.rto_at)
     ts_val = conn.ts_val(now)
     agreed = conn.agreed

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from tunstack.engine import receivewindow
+from tunstack.engine import prune, receivewindow
 from tunstack.engine.counters import Counters
 from tunstack.engine.receivewindow import PIECE_COST
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
 
 if TYPE_CHECKING:
+    from tunstack.engine.memory import Memory
     from tunstack.engine.urgent import Urgent
 
 MSS_GUESS = 536  # of the peer's segments, before the first
@@ -70,6 +71,7 @@ class Receiver:
         "is_tuned",
         "last_data_at",
         "last_size",
+        "memory",
         "mss",
         "open_field",
         "pieces",
@@ -105,10 +107,21 @@ class Receiver:
     )
 
     def __init__(
-        self, irs: int, window: int, rcvbuf: int, rcvbuf_max: int, clamp: int, wscale: int, mss: int, counters: Counters, now: int
+        self,
+        irs: int,
+        window: int,
+        rcvbuf: int,
+        rcvbuf_max: int,
+        clamp: int,
+        wscale: int,
+        mss: int,
+        counters: Counters,
+        memory: Memory,
+        now: int,
     ) -> None:
         """`window` is what our SYN offered; `clamp` bounds all later ones, as does their field. `mss` is the peer's to us."""
         self.counters = counters
+        self.memory = memory  # of the whole stack
         self.irs = irs  # initial receive sequence number
         self.rcv_nxt = (irs + 1) & MASK  # next sequence number expected
         self.rcv_adv = (self.rcv_nxt + window) & MASK  # right edge of the window that was advertised
@@ -212,12 +225,12 @@ class Receiver:
 
     @property
     def is_full(self) -> bool:
-        """Whether the buffer is used up.
+        """Whether the buffer is used up, or the memory of the whole stack.
 
         It can be within the window: small segments have more overhead, and a peer that sends an octet for each ACK gains up to a unit
         of the scaled window with it, since the edge is not taken back.
         """
-        return receivewindow.held(self) > self.rcvbuf
+        return receivewindow.held(self) > self.rcvbuf or self.memory.is_exhausted
 
     def keep(self, data: memoryview) -> None:
         """Copy in-order data that the application does not take now; small pieces are joined, each would cost more than its octets."""
@@ -301,7 +314,10 @@ class Receiver:
             right = pieces[index].seq if index < len(pieces) and seq_lt(pieces[index].seq, end) else end
             if seq_lt(left, right) or (fin and right == end == left):
                 if len(pieces) >= OUT_OF_ORDER_MAX or self.is_full:
-                    self.counters.TCPOFODrop += 1
+                    if not prune.make_room(self, left, len(pieces) >= OUT_OF_ORDER_MAX):
+                        self.counters.TCPOFODrop += 1
+                        return
+                    self._hold(left, end, payload[(left - seq) & MASK :], fin)  # the pieces are others now
                     return
                 data = bytes(payload[(left - seq) & MASK : (right - seq) & MASK])
                 pieces.insert(index, Piece(left, right, data, fin and right == end))

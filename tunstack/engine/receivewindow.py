@@ -21,6 +21,7 @@ RATIO_ONE = 256  # a buffer without any overhead
 RATIO_DEFAULT = 128  # half of the buffer is overhead, until segments were seen
 PIECE_COST = 384  # octets of memory that a piece held costs beside its data, before `memory` adds a quarter
 GROW_MIN = 128  # octets of a segment for which the window opens
+PRESSED_SEGMENTS = 4  # segments of the window while memory is scarce
 SPACE_SEGMENTS = 10  # segments of the first round trip that the buffer is ready for
 
 
@@ -146,7 +147,7 @@ def grow(rx: Receiver, length: int, stays: bool) -> None:
     size = memory(length + PIECE_COST)
     space = max(rx.rcvbuf - held(rx) - (size if stays else 0), 0) * rx.ratio // RATIO_ONE
     room = min(rx.window_clamp, space) - rx.rcv_ssthresh
-    if room <= 0:
+    if room <= 0 or rx.memory.is_pressed:
         return
     size = size * rx.ratio // RATIO_ONE
     increase = 2 * rx.advmss
@@ -162,6 +163,13 @@ def grow(rx: Receiver, length: int, stays: bool) -> None:
     rx.rcv_ssthresh += min(room, max(increase, 2 * length))
     rx.quick |= 1
     window_changed(rx)
+
+
+def narrow(rx: Receiver) -> None:
+    """Memory is scarce: offer no more than a few segments beyond what was offered (Linux's tcp_adjust_rcv_ssthresh)."""
+    if rx.rcv_ssthresh > PRESSED_SEGMENTS * rx.advmss:
+        rx.rcv_ssthresh = PRESSED_SEGMENTS * rx.advmss
+        window_changed(rx)
 
 
 def measure_overhead(rx: Receiver, length: int) -> None:
@@ -243,7 +251,7 @@ def grow_buffer(rx: Receiver, space: int) -> None:
     """Make the buffer fit for `space` octets a round trip, twice over, and more while that grows: this comes a round trip late."""
     old = rx.space
     rx.space = space
-    if not rx.is_tuned:
+    if not rx.is_tuned or rx.memory.is_pressed:
         return
     window = 2 * space
     if old:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from tunstack.engine import control, tcpinfo
+from tunstack.engine import control, deferaccept, tcpinfo
 from tunstack.engine.errors import socket_error
 from tunstack.engine.handshake import buffer_limits
 from tunstack.engine.options import SNDBUF_MIN, SocketOptions
@@ -27,6 +27,7 @@ SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_DONTROUTE, SO_BROADCAST, SO_SNDBUF, SO_RCVBU
 SO_OOBINLINE, SO_PRIORITY, SO_LINGER, SO_REUSEPORT, SO_RCVLOWAT, SO_SNDLOWAT, SO_ACCEPTCONN = 10, 12, 13, 15, 18, 19, 30
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN, SO_MAX_PACING_RATE = 32, 33, 36, 38, 39, 47
 TCP_NODELAY, TCP_MAXSEG, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2 = 1, 2, 3, 4, 5, 6, 7, 8
+TCP_DEFER_ACCEPT = 9
 TCP_WINDOW_CLAMP, TCP_INFO, TCP_QUICKACK, TCP_CONGESTION, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_CC_INFO = 10, 11, 12, 13, 18, 25, 26
 IP_TOS, IP_TTL, IP_MTU = 1, 2, 14
 TCP_UTO = 0x1C00  # ours: the UTO option (RFC 5482), s to advertise, 0: off; Linux has none
@@ -206,6 +207,10 @@ def _set_linger2(target: Target, value: bytes) -> None:
     target.set_option("linger2", max(min(number_of(value), LINGER2_MAX), -1))
 
 
+def _set_defer_accept(target: Target, value: bytes) -> None:
+    target.set_option("defer_accept", deferaccept.rounded(number_of(value)))
+
+
 def _get_window_clamp(target: Target) -> int:
     conn = target.conn
     return conn.rx.window_clamp if conn is not None and conn.rx is not None else target.options.window_clamp
@@ -283,7 +288,7 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (SOL_SOCKET, SO_ERROR): _constant(0),  # errors go to the protocol
     (SOL_SOCKET, SO_SNDLOWAT): _constant(1),
     (SOL_SOCKET, SO_ACCEPTCONN): (lambda target: int(target.listener is not None), None),
-    (SOL_SOCKET, SO_REUSEADDR): _inert(SO_REUSEADDR, True),
+    (SOL_SOCKET, SO_REUSEADDR): _flag("reuseaddr"),
     (SOL_SOCKET, SO_REUSEPORT): _inert(SO_REUSEPORT, True),
     (SOL_SOCKET, SO_DONTROUTE): _inert(SO_DONTROUTE, True),
     (SOL_SOCKET, SO_BROADCAST): _inert(SO_BROADCAST, True),
@@ -306,6 +311,7 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (IPPROTO_TCP, TCP_KEEPCNT): _number("keepcnt", "tcp_keepalive_probes"),
     (IPPROTO_TCP, TCP_SYNCNT): _number("syncnt", "tcp_syn_retries"),
     (IPPROTO_TCP, TCP_LINGER2): (_get_linger2, _set_linger2),
+    (IPPROTO_TCP, TCP_DEFER_ACCEPT): (_number("defer_accept")[0], _set_defer_accept),
     (IPPROTO_TCP, TCP_WINDOW_CLAMP): (_get_window_clamp, _set_window_clamp),
     (IPPROTO_TCP, TCP_INFO): (_get_info, None),
     (IPPROTO_TCP, TCP_CC_INFO): (lambda target: b"", None),

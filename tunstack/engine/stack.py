@@ -17,19 +17,26 @@ from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
 from tunstack.engine.errors import socket_error
+from tunstack.engine.finwait import FinWait2
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.handshake import Agreements
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
+from tunstack.engine.listeners import Listeners
+from tunstack.engine.memory import PAGE_SHIFT, Memory
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
+from tunstack.engine.orphans import Orphans
 from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
-from tunstack.engine.ports import choose_port, overlaps
+from tunstack.engine.ports import Ports
+from tunstack.engine.proven import ProvenHosts
 from tunstack.engine.reassembly import Reassembler
+from tunstack.engine.reuse import take_over
 from tunstack.engine.sink import Sink
 from tunstack.engine.state import CLOSED
+from tunstack.engine.syncookie import SynCookies
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
@@ -45,8 +52,8 @@ REPLIES_MAX = 16_384  # segments that wait for the device and belong to no conne
 class Stack:
     """All connections and listeners of a set of addresses.
 
-    `flows` is the one table of who takes the segments of a four-tuple: a Connection, a HalfOpen or a TimeWait. Nothing is global: two
-    stacks in one process are two hosts.
+    `flows` is the one table of who takes the segments of a four-tuple: a Connection, a HalfOpen, or what is left of a connection that is
+    over, a TimeWait or a FinWait2. Nothing is global: two stacks in one process are two hosts.
     """
 
     def __init__(self, config: StackConfig, random: Random, secret: bytes) -> None:
@@ -54,23 +61,30 @@ class Stack:
         self.config = config
         self.sysctl = config.sysctl
         self.algorithms = Algorithms(self._on_algorithm_failure)  # congestion control by name
+        config.sysctl.algorithms = self.algorithms
         self.on_algorithm_failure: Callable[[str, Exception], None] | None = None  # a user's raised, for the first time; its name
         self._failed_algorithms: set[str] = set()
         self.use_congestion(config.congestion or config.sysctl.tcp_congestion_control)
         self.fast_path = config.fast_path
         self.counters = Counters()
         self.isn = IsnGenerator(secret)
+        self.cookies = SynCookies(secret)
+        self.proven = ProvenHosts()
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
         self.agreements = Agreements()
-        self.flows: dict[bytes, Connection | HalfOpen | TimeWait] = {}  # by the flow of incoming segments
+        self.orphans = Orphans(self)
+        self.memory = Memory(self.sysctl, self.counters)
+        self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
         self.on_dirty: Callable[[], None] | None = None  # output appeared
+        self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
-        self._random = random
+        self.random = random
         self._addresses = frozenset(config.addresses)
-        self._listeners: dict[tuple[bytes, int], list[Listener]] = {}
+        self.listeners = Listeners(self.isn.ts_offset)
+        self._ports = Ports(self, random)
         self._reassembler = Reassembler(config.sysctl, self.counters)
         self._icmp = IcmpHandler(config, self.counters, random)
         self._replies: deque[Segment] = deque()  # what leaves without a connection to poll: RST, SYN-ACK, ACKs of TIME-WAIT
@@ -101,11 +115,6 @@ class Stack:
     def connections(self) -> Iterator[Connection]:
         """All connections but those in TIME_WAIT and those half open."""
         return (owner for owner in self.flows.values() if isinstance(owner, Connection))
-
-    @property
-    def listeners(self) -> Iterator[Listener]:
-        """All listeners."""
-        return (listener for group in self._listeners.values() for listener in group)
 
     @property
     def has_output(self) -> bool:
@@ -168,7 +177,7 @@ class Stack:
             self.counters.IpInAddrErrors += 1
             self.counters.IpInDelivers -= 1  # `receive` counted it
             return
-        listener = self.find_listener(seg.flow)
+        listener = self.listeners.find(seg.flow)
         if listener is not None:
             listener.on_segment(seg, now)
         else:
@@ -265,6 +274,13 @@ class Stack:
                     return out
                 dirty.popleft()
                 conn.is_dirty = False
+                queue = conn.tx.queue
+                rx = conn.rx
+                pages = (queue.end - queue.start + (rx.queued + rx.pieces_size if rx is not None else 0)) >> PAGE_SHIFT
+                if pages != conn.pages or self.memory.is_pressed:
+                    self.memory.settle(conn, pages, now)
+                if conn.is_orphan:
+                    self.orphans.on_quiet(conn, now)
             if not self.writable:
                 return None
             # Last, so that an application that writes at once finds everything sent that could be.
@@ -305,7 +321,7 @@ class Stack:
         """Whether one more challenge ACK may leave in this second; the limit varies so that nobody can count us out (RFC 5961 7)."""
         if now >= self._challenges_until:
             limit = self.sysctl.tcp_challenge_ack_limit
-            self._challenges = (limit + 1) // 2 + self._random.randrange(0, max(limit, 1))
+            self._challenges = (limit + 1) // 2 + self.random.randrange(0, max(limit, 1))
             self._challenges_until = now + CHALLENGE_PERIOD
         if self._challenges <= 0:
             return False
@@ -330,34 +346,15 @@ class Stack:
         """
         if address != ANY_IPV4 and address not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not port:
-            port = choose_port(self.sysctl.ip_local_port_range, self._random, lambda port: not self._listeners_on(address, port))
-        if any(not (reuse_port and other.reuse_port) for other in self._listeners_on(address, port)):
-            raise socket_error("EADDRINUSE")
-        listener = Listener(
-            self, address, port, backlog, check_options(options or SocketOptions(), self.algorithms), on_acceptable, reuse_port
-        )
-        self._listeners.setdefault((address, port), []).append(listener)
+        options = check_options(options or SocketOptions(), self.algorithms)
+        port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
+        listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
+        self.listeners.add(listener)
         return listener
 
-    def _listeners_on(self, address: bytes, port: int) -> list[Listener]:
-        return [other for other in self.listeners if other.port == port and overlaps(other.address, address)]
-
     def find_listener(self, flow: bytes) -> Listener | None:
-        """Return the listener for an incoming flow: the exact address before the wildcard; of several, one by the flow's hash."""
-        _, _, dst, dport = unpack_flow(flow)
-        group = self._listeners.get((dst, dport)) or self._listeners.get((ANY_IPV4, dport))
-        if not group:
-            return None
-        return group[0] if len(group) == 1 else group[self.isn.ts_offset(flow) % len(group)]
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Called by a listener that closes."""
-        key = (listener.address, listener.port)
-        group = self._listeners[key]
-        group.remove(listener)
-        if not group:
-            del self._listeners[key]
+        """Return the listener for an incoming flow."""
+        return self.listeners.find(flow)
 
     def connect(
         self,
@@ -372,7 +369,7 @@ class Stack:
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
-        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (four-tuple taken),
+        OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
         ENETUNREACH (no such destination), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
@@ -382,17 +379,16 @@ class Stack:
         if not is_host(remote) or not remote_port:
             raise socket_error("ENETUNREACH")
 
-        def is_free(port: int) -> bool:
-            return pack_flow(remote, remote_port, local, port) not in self.flows and not self._listeners_on(local, port)
-
-        if not local_port:
-            local_port = choose_port(self.sysctl.ip_local_port_range, self._random, is_free)
-        elif pack_flow(remote, remote_port, local, local_port) in self.flows:
-            raise socket_error("EADDRINUSE")
-        flow = pack_flow(local, local_port, remote, remote_port)
         options = check_options(options or SocketOptions(), self.algorithms)
-        conn = Connection(self, flow, reverse_flow(flow), self.isn.isn(flow, now), options, sink)
+        is_own_port = local_port != 0
+        local_port = self._ports.for_connection(local, local_port, remote, remote_port, options.reuseaddr, now)
+        flow = pack_flow(local, local_port, remote, remote_port)
+        old = self.flows.get(reverse_flow(flow))
+        iss = take_over(old) if isinstance(old, TimeWait) else self.isn.isn(flow, now)
+        conn = Connection(self, flow, reverse_flow(flow), iss, options, sink)
         self.adopt(conn)
+        if is_own_port:
+            self._ports.keep(conn)
         self.counters.TcpActiveOpens += 1
         open_active(conn, now)
         return conn
@@ -402,22 +398,19 @@ class Stack:
         self.flows[conn.flow_in] = conn
 
     def forget(self, conn: Connection) -> None:
-        """A connection is over: its four-tuple is free."""
+        """A connection is over: its four-tuple is free, if no entry has taken its place, and what it held is given back."""
         if self.flows.get(conn.flow_in) is conn:
             del self.flows[conn.flow_in]
-
-    def hold_time_wait(self, conn: Connection, now: int) -> None:
-        """A connection enters TIME_WAIT: a small entry takes its place."""
-        entry = self.time_wait.hold(conn, now)
-        if entry is None:
-            self.forget(conn)
-        else:
-            self.flows[conn.flow_in] = entry
+        self.orphans.discard(conn)
+        self.memory.release(conn)
+        self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:
         """Close every listener and reset every connection; their sinks hear nothing."""
         for listener in list(self.listeners):
             listener.close(now)
-        for conn in list(self.connections):
-            if conn.state is not CLOSED:
-                abort(conn, now)
+        for owner in list(self.flows.values()):
+            if isinstance(owner, FinWait2):
+                owner.reset()
+            elif isinstance(owner, Connection) and owner.state is not CLOSED:
+                abort(owner, now)

@@ -57,7 +57,10 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
     sysctl = conn.stack.sysctl
     conn.retransmits += 1
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
-        retries = sysctl.tcp_synack_retries if conn.state is SYN_RECEIVED else conn.options.syncnt or sysctl.tcp_syn_retries
+        if conn.state is SYN_RECEIVED:
+            retries = sysctl.tcp_synack_retries
+        else:
+            retries = (conn.options.syncnt or sysctl.tcp_syn_retries) + sysctl.tcp_syn_linear_timeouts
         if conn.retransmits > retries or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now)):
             transitions.give_up(conn, now)
             return
@@ -65,9 +68,12 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
         conn.syn_due = True
         conn.syn_sent_at = 0
     else:
+        is_late = bool(conn.retrans_at) and is_timed_out(conn, now)
+        if conn.is_orphan and conn.stack.orphans.give_up(conn, not is_late, now):
+            return
         if not conn.retrans_at:
             conn.retrans_at = now
-        elif is_timed_out(conn, now):
+        elif is_late:
             transitions.give_up(conn, now)
             return
         elif now - conn.retrans_at >= retries_timeout(sysctl.tcp_retries1):
@@ -119,6 +125,8 @@ def persist_timeout(conn: Connection, now: int) -> None:
         is_hopeless = False
     if conn.probes_out >= retries or is_hopeless:
         transitions.give_up(conn, now)
+        return
+    if conn.is_orphan and conn.stack.orphans.give_up(conn, True, now):
         return
     tx.probe_due = True
     conn.mark_dirty()

@@ -1,14 +1,17 @@
 """TIME-WAIT: what stays of a connection that we closed first.
 
 RFC 9293 3.6.1 and 3.10.7.4, RFC 1337, RFC 6191. Entries live 60 s, Linux's TCP_TIMEWAIT_LEN for the RFC's 2 MSL. Since all live
-equally long, the table is in order of expiry and has one timer.
+equally long, the table is a list in order of expiry and has one timer. There may be tcp_max_tw_buckets of them: an entry is one small
+object, one packed record and the slot in `Stack.flows`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunstack.engine import paws
+from tunstack.engine.state import TIME_WAIT, State
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_gt, seq_lt
 from tunstack.wire.flow import reverse_flow
@@ -20,145 +23,240 @@ if TYPE_CHECKING:
     from tunstack.engine.stack import Stack
 
 TIME_WAIT_LENGTH = 60_000_000  # us
+NEW_ISS_DISTANCE = 65535 + 2  # from the old snd_nxt: beyond any window without a scale, as in Linux
+
+_RECORD = Struct(">IIHBBBIqqqq")
+
+# Why `sysctl tcp_tw_recycle=1` is refused (M-55).
+TW_RECYCLE_REFUSED = (
+    "there is no tcp_tw_recycle: it judged a peer's SYN by the last timestamp of its address, and so refused all but one of the hosts "
+    "behind a NAT; Linux removed it in 4.12. tcp_tw_reuse is for outgoing connections; what comes in is served by RFC 6191 as it is"
+)
 
 
-class TimeWait:
-    """One four-tuple in TIME-WAIT."""
+class Remembered(NamedTuple):
+    """What is known of a connection that is over, in the order of `_RECORD`."""
 
-    __slots__ = (
-        "expires_at",
-        "flow",
-        "last_ack_at",
-        "rcv_nxt",
-        "rcv_wnd",
-        "snd_nxt",
-        "table",
-        "tos",
-        "ts_offset",
-        "ts_ok",
-        "ts_recent",
-        "ts_recent_at",
-        "wscale",
-    )
+    snd_nxt: int
+    rcv_nxt: int
+    window: int  # the header's field
+    wscale: int  # its shift
+    ts_ok: int
+    tos: int
+    ts_recent: int
+    ts_recent_at: int  # us
+    entered_at: int  # when the connection ended, us
+    expires_at: int  # us
+    last_ack_at: int = 0  # last ACK for a stray segment (tcp_invalid_ratelimit), us
 
-    def __init__(self, table: TimeWaitTable, conn: Connection) -> None:
-        self.table = table
-        self.flow = conn.flow
-        self.snd_nxt = conn.tx.snd_nxt
-        self.rcv_nxt = conn.rx.rcv_nxt
-        self.rcv_wnd = conn.rx.rcv_wnd
-        self.wscale = conn.rx.wscale
-        self.ts_ok = conn.ts_ok
-        self.ts_recent = conn.rx.ts_recent
-        self.ts_recent_at = conn.rx.ts_recent_at
-        self.ts_offset = conn.ts_offset
-        self.tos = conn.options.tos
-        self.expires_at = 0
-        self.last_ack_at = 0  # last ACK for a stray segment (tcp_invalid_ratelimit)
+    @classmethod
+    def of(cls, conn: Connection, now: int, expires_at: int) -> Remembered:
+        """Take it from a connection."""
+        tx, rx = conn.tx, conn.rx
+        window = min(-(-rx.rcv_wnd >> rx.wscale), 65535)
+        return cls(tx.snd_nxt, rx.rcv_nxt, window, rx.wscale, conn.ts_ok, conn.options.tos, rx.ts_recent, rx.ts_recent_at, now, expires_at)
+
+    def pack(self) -> bytes:
+        """Return it as a record."""
+        return _RECORD.pack(*self)
+
+    def is_old(self, seg: Segment, now: int) -> bool:
+        """Tell whether PAWS refuses a segment."""
+        return bool(self.ts_ok) and seg.ts_val is not None and paws.is_old(seg.ts_val, self.ts_recent, self.ts_recent_at, now)
+
+    def with_timestamp(self, seg: Segment, now: int) -> Remembered:
+        """Return it with TS.Recent from a segment."""
+        if not self.ts_ok or seg.ts_val is None:
+            return self
+        return self._replace(ts_recent=seg.ts_val, ts_recent_at=now)
+
+
+class Remnant:
+    """What answers for a connection that is over: a four-tuple and a record."""
+
+    __slots__ = ("flow_in", "record", "stack")
+
+    state: State
+
+    def __init__(self, stack: Stack, flow_in: bytes, remembered: Remembered) -> None:
+        self.stack = stack
+        self.flow_in = flow_in  # the same object as the key in `Stack.flows`
+        self.record = remembered.pack()
+
+    @property
+    def flow(self) -> bytes:
+        """The flow of the segments that we send."""
+        return reverse_flow(self.flow_in)
+
+    @property
+    def remembered(self) -> Remembered:
+        """The record, unpacked."""
+        return Remembered._make(_RECORD.unpack(self.record))
+
+    @property
+    def expires_at(self) -> int:
+        """When it is over."""
+        return self.remembered.expires_at
+
+    def on_icmp(self, error: PathError, now: int) -> None:
+        """Nothing of ours is in flight that an error could be about."""
+
+    def acknowledge(self, remembered: Remembered, now: int) -> None:
+        """Send an ACK."""
+        flow = self.flow
+        ts_val = (now // 1000 + self.stack.isn.ts_offset(flow)) & MASK if remembered.ts_ok else None
+        self.stack.emit(
+            Segment(
+                flow,
+                remembered.snd_nxt,
+                remembered.rcv_nxt,
+                ACK,
+                remembered.window,
+                (),
+                0,
+                ts_val,
+                remembered.ts_recent,
+                tos=remembered.tos,
+            )
+        )
+
+    def may_answer(self, seg: Segment, remembered: Remembered, now: int) -> Remembered | None:
+        """Return the record with the answer noted in it. None: too soon after the last for what may be part of an ACK loop.
+
+        Neither data nor FIN is; for anything else one answer each tcp_invalid_ratelimit.
+        """
+        if (seg.length or seg.flags & FIN) and not seg.flags & SYN:
+            return remembered
+        if remembered.last_ack_at and now - remembered.last_ack_at < self.stack.sysctl.tcp_invalid_ratelimit * 1000:
+            return None
+        return remembered._replace(last_ack_at=now)
+
+
+class TimeWait(Remnant):
+    """One four-tuple in TIME-WAIT, a link of its table's list."""
+
+    __slots__ = ("newer", "older")
+
+    state = TIME_WAIT
+
+    def __init__(self, stack: Stack, flow_in: bytes, remembered: Remembered) -> None:
+        super().__init__(stack, flow_in, remembered)
+        self.newer: TimeWait | None = None  # the next to expire after it
+        self.older: TimeWait | None = None  # the one before it
 
     def on_segment(self, seg: Segment, now: int) -> None:
         """Handle a segment for the four-tuple, in the order in which Linux looks at it."""
-        stack = self.table.stack
+        stack = self.stack
+        table = stack.time_wait
+        was = self.remembered
         flags = seg.flags
-        has_ts = self.ts_ok and seg.ts_val is not None
-        is_old = has_ts and paws.is_old(seg.ts_val or 0, self.ts_recent, self.ts_recent_at, now)
-        if not is_old and seg.seq == self.rcv_nxt and (flags & RST or not (seg.length or flags & (SYN | FIN))):
+        is_old = was.is_old(seg, now)
+        if not is_old and seg.seq == was.rcv_nxt and (flags & RST or not (seg.length or flags & (SYN | FIN))):
             if flags & RST:
                 if not stack.sysctl.tcp_rfc1337:  # RFC 1337: a RST must not end TIME-WAIT
-                    self.table.remove(seg.flow)
+                    table.remove(self)
                 return
-            self._restart(seg, now)
+            table.restart(self, was.with_timestamp(seg, now), now)
             return
         if flags & (SYN | RST | ACK | FIN) == SYN and not is_old:
-            newer_ts = has_ts and seq_lt(self.ts_recent, seg.ts_val or 0)
-            if seq_gt(seg.seq, self.rcv_nxt) or newer_ts:  # RFC 6191, RFC 1122 4.2.2.13: a new incarnation
+            newer_ts = was.ts_ok and seg.ts_val is not None and seq_lt(was.ts_recent, seg.ts_val)
+            if seq_gt(seg.seq, was.rcv_nxt) or newer_ts:  # RFC 6191, RFC 1122 4.2.2.13: a new incarnation
                 listener = stack.find_listener(seg.flow)
                 if listener is not None:
-                    stack.counters.TWRecycled += 1
-                    self.table.remove(seg.flow)
-                    listener.on_syn(seg, now, (self.snd_nxt + 65535 + 2) & MASK)
+                    table.remove(self)
+                    listener.on_syn(seg, now, (was.snd_nxt + NEW_ISS_DISTANCE) & MASK)
                     return
         if is_old:
             stack.counters.PAWSTimewait += 1
         if flags & RST:
             return
         if is_old or flags & ACK:
-            self._restart(None, now)  # a FIN sent again, most likely: acknowledge it, and wait anew
+            table.restart(self, was, now)  # a FIN sent again, most likely: acknowledge it, and wait anew
         # A SYN with a lower number is answered too: who is in SYN_SENT resets us by that, and gets through with the next (RFC 9293 3.5).
-        self._answer(seg, now)
-
-    def on_icmp(self, error: PathError, now: int) -> None:
-        """Nothing of ours is in flight that an error could be about."""
-
-    def _restart(self, seg: Segment | None, now: int) -> None:
-        if seg is not None and self.ts_ok and seg.ts_val is not None:
-            self.ts_recent = seg.ts_val
-            self.ts_recent_at = now
-        self.table.restart(self, now)
-
-    def _answer(self, seg: Segment, now: int) -> None:
-        """An ACK; for what may be part of an ACK loop, and neither data nor FIN is, at most one each tcp_invalid_ratelimit."""
-        stack = self.table.stack
-        if not (seg.length or seg.flags & FIN) or seg.flags & SYN:
-            if self.last_ack_at and now - self.last_ack_at < stack.sysctl.tcp_invalid_ratelimit * 1000:
-                stack.counters.TCPACKSkippedTimeWait += 1
-                return
-            self.last_ack_at = now
-        ts_val = (now // 1000 + self.ts_offset) & MASK if self.ts_ok else None
-        window = min(-(-self.rcv_wnd >> self.wscale), 65535)
-        stack.emit(Segment(self.flow, self.snd_nxt, self.rcv_nxt, ACK, window, (), 0, ts_val, self.ts_recent, tos=self.tos))
+        noted = self.may_answer(seg, self.remembered, now)
+        if noted is None:
+            stack.counters.TCPACKSkippedTimeWait += 1
+            return
+        self.record = noted.pack()
+        self.acknowledge(noted, now)
 
 
 class TimeWaitTable:
-    """All entries, in order of expiry. It is one timer owner of the stack."""
+    """All that is in TIME-WAIT, in order of expiry, and the count that tcp_max_tw_buckets bounds. It is one timer owner of the stack.
 
-    __slots__ = ("_entries", "heap_at", "stack")
+    Invariant: `_oldest` leads by `newer` to `_newest`, and each of them is in `Stack.flows`.
+    """
+
+    __slots__ = ("_newest", "_oldest", "_stack", "count", "heap_at")
 
     def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self._entries: dict[bytes, TimeWait] = {}  # by the flow of incoming segments; insertion order is expiry order
+        self._stack = stack
+        self._oldest: TimeWait | None = None
+        self._newest: TimeWait | None = None
+        self.count = 0  # buckets in use: those in TIME-WAIT, and orphans in FIN_WAIT_2 (finwait.py)
         self.heap_at = NEVER
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self.count
 
-    def hold(self, conn: Connection, now: int) -> TimeWait | None:
-        """Make an entry for a connection; None if there are tcp_max_tw_buckets already (M-56)."""
-        if len(self._entries) >= self.stack.sysctl.tcp_max_tw_buckets:
-            self.stack.counters.TCPTimeWaitOverflow += 1
-            return None
-        entry = TimeWait(self, conn)
-        entry.expires_at = now + TIME_WAIT_LENGTH
-        self._entries[conn.flow_in] = entry
-        self.stack.timers.arm(self, self.next_deadline())
-        return entry
+    def take_bucket(self) -> bool:
+        """Count one more entry; False, which is counted, if there are tcp_max_tw_buckets already (M-56)."""
+        if self.count >= self._stack.sysctl.tcp_max_tw_buckets:
+            self._stack.counters.TCPTimeWaitOverflow += 1
+            return False
+        self.count += 1
+        return True
 
-    def restart(self, entry: TimeWait, now: int) -> None:
-        """The 60 s begin anew."""
-        flow_in = reverse_flow(entry.flow)
-        del self._entries[flow_in]
-        entry.expires_at = now + TIME_WAIT_LENGTH
-        self._entries[flow_in] = entry
+    def hold(self, conn: Connection, now: int) -> None:
+        """A connection enters TIME-WAIT: an entry takes its place, or nobody if there is no room for one."""
+        if self.take_bucket():
+            self._stack.counters.TW += 1  # when it begins, as Linux counts it
+            self.insert(conn.flow_in, Remembered.of(conn, now, 0), now)
 
-    def remove(self, flow_in: bytes) -> None:
-        """End an entry before its time."""
-        del self._entries[flow_in]
-        del self.stack.flows[flow_in]
+    def insert(self, flow_in: bytes, remembered: Remembered, now: int) -> None:
+        """Begin the 60 s of a four-tuple that has a bucket."""
+        entry = TimeWait(self._stack, flow_in, remembered._replace(expires_at=now + TIME_WAIT_LENGTH))
+        self._append(entry)
+        self._stack.flows[flow_in] = entry
+        self._stack.timers.arm(self, self.next_deadline())
+
+    def restart(self, entry: TimeWait, remembered: Remembered, now: int) -> None:
+        """The 60 s begin anew, with what else is known now."""
+        entry.record = remembered._replace(expires_at=now + TIME_WAIT_LENGTH).pack()
+        self._unlink(entry)
+        self._append(entry)
+
+    def remove(self, entry: TimeWait) -> None:
+        """End an entry."""
+        self._unlink(entry)
+        self.count -= 1
+        del self._stack.flows[entry.flow_in]
 
     def next_deadline(self) -> int:
         """Return when the oldest entry expires, or NEVER."""
-        for entry in self._entries.values():
-            return entry.expires_at
-        return NEVER
+        return self._oldest.expires_at if self._oldest is not None else NEVER
 
     def on_timer(self, now: int) -> None:
         """Drop what has expired."""
-        expired = []
-        for flow_in, entry in self._entries.items():
-            if entry.expires_at > now:
-                break
-            expired.append(flow_in)
-        for flow_in in expired:
-            del self._entries[flow_in]
-            del self.stack.flows[flow_in]
-            self.stack.counters.TW += 1
+        while self._oldest is not None and self._oldest.expires_at <= now:
+            self.remove(self._oldest)
+
+    def _append(self, entry: TimeWait) -> None:
+        entry.older = self._newest
+        if self._newest is None:
+            self._oldest = entry
+        else:
+            self._newest.newer = entry
+        self._newest = entry
+
+    def _unlink(self, entry: TimeWait) -> None:
+        older, newer = entry.older, entry.newer
+        if older is None:
+            self._oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self._newest = older
+        else:
+            newer.older = older
+        entry.older = entry.newer = None

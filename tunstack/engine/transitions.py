@@ -87,6 +87,8 @@ def close(conn: Connection, now: int) -> None:
             conn.set_linger(now + conn.options.linger * SECOND)
         if conn.state is FIN_WAIT_2:  # shut down before, FIN acknowledged
             await_peer_fin(conn, now)
+        if not conn.is_over:
+            conn.stack.orphans.add(conn, now)
 
 
 def await_peer_fin(conn: Connection, now: int) -> None:
@@ -150,7 +152,9 @@ def fin_received(conn: Connection, now: int) -> None:
 def enter_time_wait(conn: Connection, now: int) -> None:
     """Both FINs are exchanged and we closed first: a small entry keeps the four-tuple (M-54), the connection is free."""
     conn.state = TIME_WAIT
-    conn.stack.hold_time_wait(conn, now)
+    stack = conn.stack
+    stack.time_wait.hold(conn, now)
+    stack.forget(conn)
     conn.clear_timers()
     conn.end_application(None)
 

@@ -97,8 +97,8 @@ def echo_request(ident: int, seq: int, body: Buffer = b"") -> bytes:
 
 
 def echo_reply(request: IcmpMessage) -> bytes:
-    """Return the answer to an echo request: its identifier, sequence number and data (RFC 1122 3.2.2.6)."""
-    return build(ECHO_REPLY, 0, request.word1, request.word2, request.body)
+    """Return the answer to an echo request: its identifier, sequence number and data (RFC 1122 3.2.2.6); its code, too, as Linux does."""
+    return build(ECHO_REPLY, request.code, request.word1, request.word2, request.body)
 
 
 def destination_unreachable(code: int, packet: Buffer, next_hop_mtu: int = 0) -> bytes:

@@ -28,7 +28,6 @@ SECOND = 1_000_000
 
 # Options that are a field of SocketOptions as soon as there is one.
 FIELDS: dict[tuple[int, int], str] = {
-    (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT): "defer_accept",
     (socket.IPPROTO_TCP, TCP_FASTOPEN): "fastopen",
     (socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT): "fastopen_connect",
 }

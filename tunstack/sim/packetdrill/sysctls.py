@@ -5,13 +5,13 @@ Scripts set knobs with sysctl(8) in the network namespace that they run in; the 
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from tunstack.engine import Sysctl, congestion_controls
+from tunstack.engine.sysctl import KNOBS
 
 FOLDERS = ("ipv4", "core")
-KINDS = {field.name: field.type for field in fields(Sysctl)}  # name -> annotation, as text
+KINDS = {knob.field: type(knob.default) for knob in KNOBS.values() if knob.effect != "never"}
 
 
 def set_sysctl(sysctl: Sysctl, name: str, value: str) -> None:
@@ -20,7 +20,7 @@ def set_sysctl(sysctl: Sysctl, name: str, value: str) -> None:
     if kind is None:
         raise AttributeError(f"no knob {name!r}")
     words = value.split()
-    if kind == "str":
+    if kind is str:
         setattr(sysctl, name, value.strip())
         return
     numbers = [_to_int(name, word) for word in words]
@@ -32,7 +32,7 @@ def set_sysctl(sysctl: Sysctl, name: str, value: str) -> None:
     elif len(numbers) != 1:
         raise ValueError(f"{name} takes a number, not {value!r}")
     else:
-        setattr(sysctl, name, bool(numbers[0]) if kind == "bool" else numbers[0])
+        setattr(sysctl, name, bool(numbers[0]) if kind is bool else numbers[0])
 
 
 def _to_int(name: str, word: str) -> int:

@@ -20,9 +20,11 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from tunstack.engine.connection import Connection
+from tunstack.engine.finwait import FinWait2
 from tunstack.engine.listener import Listener
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.timers import NEVER
+from tunstack.engine.timewait import TimeWait
 from tunstack.sim.script.packet import pattern
 from tunstack.sim.script.parser import CALLS, Call
 
@@ -305,6 +307,9 @@ class Sockets:
         socket = self.current
         if socket is not None and socket.conn is not None:
             state = socket.conn.state.name
+            owner = stack.flows.get(socket.conn.flow_in)
+            if isinstance(owner, TimeWait | FinWait2):  # what is left of it
+                state = owner.state.name
         else:
             owner = stack.flows.get(self.runner.flow_in(self.local_port(), self.remote_port(40000)))
             state = "LISTEN" if owner is None else owner.state.name if isinstance(owner, Connection) else "SYN_RECEIVED"
