@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import algorithm, sysctls
+from tunstack.daemon.collector import Collector
 from tunstack.daemon.config import ServeConfig
 from tunstack.daemon.control import Control, for_interface
 from tunstack.daemon.errors import UserError
@@ -120,8 +121,10 @@ class Daemon:
         endpoint.labels = {port: name for name, port in self._config.ports.items()}
         endpoint.stack.on_flood = self._on_flood
         await endpoint.start()
+        collector = Collector(lambda: len(endpoint.stack.flows))
         try:
             await services.start(endpoint, addresses)
+            collector.start()
             if self._control is not None:
                 await self._control.start(endpoint, self.status)
             if self._metrics is not None:
@@ -133,6 +136,7 @@ class Daemon:
             notify("STOPPING=1")
             await self._drain(endpoint, services)
         finally:
+            collector.stop()
             endpoint.close()
             await endpoint.wait_closed()
 
