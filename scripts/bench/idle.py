@@ -112,7 +112,7 @@ def measure(bench: Bench, steps: list[int]) -> None:
         stop, collection = now["longest_stop_s"] * 1e3, now["collection_s"] * 1e3
         rows.append([step, f"{each:.0f}", f"{cpu * 1e6:.0f}", f"{stop:.0f}", f"{collection:.0f}"])
         before, opened = now, step
-    headers = ["connections", "octets each", "CPU us each", "longest stop ms", "gc.collect() ms"]
+    headers = ["connections", "octets each", "CPU us each", "longest turn ms", "gc.collect() ms"]
     print(tabulate(rows, headers, disable_numparse=True, colalign=["right"] * len(headers)), flush=True)
     before = bench.server("figures")
     bench.open(1)
@@ -127,7 +127,7 @@ def sweep(bench: Bench) -> None:
         raise ProcessError(f"{figures['probes']:.0f} probes, {figures['unanswered']:.0f} of them without an answer")
     print(
         f"keepalive sweep: {figures['probes']} probes, all answered: {figures['cpu_s']:.2f} s of CPU in {figures['seconds']:.1f} s,"
-        f" {figures['cpu_s'] / figures['probes'] * 1e6:.1f} us each, longest stop {figures['longest_stop_s'] * 1e3:.0f} ms"
+        f" {figures['cpu_s'] / figures['probes'] * 1e6:.1f} us each, longest turn {figures['longest_stop_s'] * 1e3:.0f} ms"
     )
     bench.check()
 

@@ -28,7 +28,6 @@ from tunstack.engine.memory import PAGE_SHIFT, Memory
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.orphans import Orphans
-from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import Ports
 from tunstack.engine.proven import ProvenHosts
@@ -71,7 +70,7 @@ class Stack:
         self.cookies = SynCookies(secret)
         self.proven = ProvenHosts()
         self.timers = TimerHeap()
-        self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
+        self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, lambda: self.connections)
         self.time_wait = TimeWaitTable(self)
         self.agreements = Agreements()
         self.orphans = Orphans(self)
@@ -230,12 +229,6 @@ class Stack:
             self.counters.OutOfWindowIcmps += 1
             return
         owner.on_icmp(error, now)
-
-    def _on_path_change(self, destination: bytes, mtu: int) -> None:
-        """The path to a destination takes smaller packets than was thought, or may take larger ones again."""
-        for conn in self.connections:
-            if conn.remote[0] == destination:
-                set_mtu(conn, mtu)
 
     def advance(self, now: int) -> None:
         """Handle timers that are due, up to a bound; what is left is still due (`next_deadline`)."""
@@ -396,6 +389,7 @@ class Stack:
     def adopt(self, conn: Connection) -> None:
         """Route the four-tuple of a connection to it."""
         self.flows[conn.flow_in] = conn
+        self.path_mtu.join(conn)
 
     def forget(self, conn: Connection) -> None:
         """A connection is over: its four-tuple is free, if no entry has taken its place, and what it held is given back."""
