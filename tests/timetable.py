@@ -123,7 +123,7 @@ def data(options: SocketOptions | None = None, is_orphan: bool = False, **knobs:
 
 def keepalive(options: SocketOptions, **knobs: object) -> Times:
     """A connection without traffic, whose peer is gone."""
-    options.keepalive = True
+    options = options.having("keepalive", True)
     peer = Peer(**knobs)
     peer.connected(options)
     return peer.wait(peer.now)

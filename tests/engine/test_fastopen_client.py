@@ -329,5 +329,5 @@ def test_the_room_in_a_syn_is_the_least_of_path_server_and_option() -> None:
     assert room(stack, flow, options, 0) == 1420
     stack.fastopen_cookies.remember(flow, 900, None, 0)
     assert room(stack, flow, options, 0) == 860
-    options.maxseg = 500
+    options = options.having("maxseg", 500)
     assert room(stack, flow, options, 0) == 460

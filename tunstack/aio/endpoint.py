@@ -15,6 +15,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -230,10 +231,9 @@ class Endpoint:
         self._running()
         ends = await resolve_listening(host, port, family=family, flags=flags)
         driver = self._running()
-        options = _options(options)
-        options.reuseaddr = reuse_address is not False
+        options = replace(_options(options), reuseaddr=reuse_address is not False)
         if keep_alive is not None:
-            options.keepalive = keep_alive
+            options = replace(options, keepalive=keep_alive)
         server = Server(
             driver,
             self._transports,
@@ -433,5 +433,5 @@ def _system_random() -> Random:
 
 
 def _options(options: SocketOptions | None) -> SocketOptions:
-    """Return options of one's own; as with asyncio, TCP_NODELAY is set unless the caller gave his."""
-    return SocketOptions(nodelay=True) if options is None else options.copy()
+    """Return the options to use; as with asyncio, TCP_NODELAY is set unless the caller gave his."""
+    return SocketOptions(nodelay=True) if options is None else options

@@ -29,6 +29,7 @@ logger = logging.getLogger("asyncio")  # asyncio's warnings are looked for under
 
 # close() lets the FIN ride on the last data if no more than this is unsent, as if a socket's send buffer had taken it.
 CLOSE_AT_ONCE = 256 * 1024
+NO_EXTRA: dict[str, Any] = {}  # what asyncio's base class keeps for get_extra_info, which is ours here: one for all
 
 
 class ClientSet(Protocol):
@@ -93,7 +94,7 @@ class StreamTransport(transports._FlowControlMixin):
     ) -> None:
         """Take over a connection: established, or by Fast Open about to be. `waiter` is done once `connection_made` was called."""
         self._conn = conn
-        super().__init__(None, driver.loop)
+        super().__init__(NO_EXTRA, driver.loop)
         self._driver = driver
         self._registry = registry
         self._context = context  # every callback runs in it
@@ -139,8 +140,7 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
         else:
-            if not self._is_over:
-                self._conn.on_urgent = self._on_urgent
+            self._listen_to_urgent()
             if self._resume_handle is None and not self._paused:
                 # Not here: delivery must not run inside our context, which every delivery enters.
                 self._resume_handle = self._loop.call_soon(self._resume)
@@ -178,6 +178,8 @@ class StreamTransport(transports._FlowControlMixin):
         else:
             self._filler = None
             self._receiver = cast(asyncio.Protocol, protocol)
+        if self._conn.sink is self:
+            self._listen_to_urgent()
 
     def is_closing(self) -> bool:
         return self._closing
@@ -351,6 +353,10 @@ class StreamTransport(transports._FlowControlMixin):
             return
         if not keep_open:
             self.close()
+
+    def _listen_to_urgent(self) -> None:
+        if not self._is_over and hasattr(self._protocol, "urgent_received"):
+            self._conn.on_urgent = self._on_urgent
 
     def _on_urgent(self) -> None:
         """Call the protocol's `urgent_received`, if it has one (asyncio knows no such call)."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import algorithm, sysctls
+from tunstack.daemon.collector import Collector
 from tunstack.daemon.config import ServeConfig
 from tunstack.daemon.control import Control, for_interface
 from tunstack.daemon.errors import UserError
@@ -127,10 +128,12 @@ class Daemon:
         if self._config.keys:
             self._keys = ServeKeys(endpoint)
             self._keys.use(self._config.keys)
+        collector = Collector(lambda: len(endpoint.stack.flows))
         try:
             await services.start(endpoint, addresses)
             for listener in endpoint.stack.listeners:  # in force while net.ipv4.tcp_fastopen has bit 2
-                listener.options.fastopen = FASTOPEN_QUEUE
+                listener.set_option("fastopen", FASTOPEN_QUEUE)
+            collector.start()
             if self._control is not None:
                 await self._control.start(endpoint, self.status)
             if self._metrics is not None:
@@ -142,6 +145,7 @@ class Daemon:
             notify("STOPPING=1")
             await self._drain(endpoint, services)
         finally:
+            collector.stop()
             endpoint.close()
             await endpoint.wait_closed()
 

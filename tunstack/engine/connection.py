@@ -134,7 +134,7 @@ class Connection:
         self.opened_at = 0  # when the peer was heard of first
         self.segs_in = self.segs_out = 0  # packets that came and went
         self.data_segs_in = self.data_segs_out = 0  # those of them with data
-        self.rtt = RttEstimator(stack.sysctl.tcp_min_rtt_wlen * SECOND)
+        self.rtt = RttEstimator(stack.sysctl.tcp_min_rtt_wlen)
         self.recovery = Recovery(self.tx, self.rtt, stack.sysctl, stack.counters)
         self.can_probe = False  # tail loss probes are used
         self.agreed: Agreed | None = None  # what the SYNs agreed on

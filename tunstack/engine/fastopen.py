@@ -33,7 +33,7 @@ def enable(listener: Listener) -> None:
     """A listener begins: tcp_fastopen may say that it needs no TCP_FASTOPEN."""
     options = listener.options
     if listener.stack.sysctl.tcp_fastopen & (SERVER | SERVER_ALL) == SERVER | SERVER_ALL and not options.fastopen:
-        options.fastopen = listener.backlog_limit
+        listener.set_option("fastopen", listener.backlog_limit)
 
 
 def answer(listener: Listener, syn: Segment, now: int, iss: int) -> bytes | None:
@@ -102,7 +102,7 @@ def _open(listener: Listener, syn: Segment, now: int, iss: int, option: bytes) -
     conn.last_received_at = now
     learn_peer(conn, agreed, syn.seq, window, now)
     if sysctl.tcp_reflect_tos:
-        conn.options.tos = syn.tos & ~ecn.MASK
+        conn.options = conn.options.having("tos", syn.tos & ~ecn.MASK)
     tx, rx = conn.tx, conn.rx
     tx.syn_sent()
     tx.syn_acked()

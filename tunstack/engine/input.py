@@ -69,7 +69,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         acknowledged(conn, seg, now)
     if length:
         counters.TCPHPHits += 1
-        rx.ready.append(seg.payload[0])  # type: ignore[arg-type]
+        rx.ready += (seg.payload[0],)  # type: ignore[operator]
         rx.rcv_nxt = (rx.rcv_nxt + length) & MASK
         data_came(conn, seg, now)
     return True

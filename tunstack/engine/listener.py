@@ -14,7 +14,7 @@ from tunstack.engine import fastopen, syncookie
 from tunstack.engine.connection import Connection
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.opening import open_passive
-from tunstack.engine.options import SocketOptions
+from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
 from tunstack.engine.timers import NEVER
@@ -41,6 +41,7 @@ class Listener:
     __slots__ = (
         "_accept_queue",
         "_half_open",
+        "_inherited",
         "address",
         "backlog",
         "fastopen",
@@ -73,6 +74,7 @@ class Listener:
         self.port = port
         self.backlog = backlog
         self.options = options
+        self._inherited = self._inherit()  # one object for all connections
         self.on_acceptable = on_acceptable
         self.reuse_port = reuse_port
         self.is_closed = False
@@ -115,6 +117,15 @@ class Listener:
                 retries -= 1
                 young *= 2
         return retries
+
+    def set_option(self, name: str, value: object) -> None:
+        """Set a socket option (options.py) of connections to come. OSError as `Connection.set_option`."""
+        self.options = self.options.having(name, check_option(name, value, self.stack.algorithms))
+        self._inherited = self._inherit()
+
+    def _inherit(self) -> SocketOptions:
+        """Return what connections start with: all but what is a listener's matter."""
+        return self.options.having("defer_accept", 0) if self.options.defer_accept else self.options
 
     def accept(self) -> Connection | None:
         """Take a connection from the accept queue. It is paused, and its sink is nobody: set `sink`, then call `resume`."""
@@ -196,9 +207,9 @@ class Listener:
         del self._half_open[entry.flow_in]
         self.stack.flows.pop(entry.flow_in, None)
         entry.expires_at = NEVER
+        self.stack.timers.disarm(entry)
         if not entry.timeouts:
             self.young -= 1
-        self.stack.timers.disarm(entry)
 
     def is_overflown(self) -> bool:
         """Whether the accept queue takes no more, which is counted."""
@@ -231,7 +242,7 @@ class Listener:
         open_passive(conn, agreed, irs, window, now)
         conn.syn_sent_at = sent_at
         if stack.sysctl.tcp_reflect_tos:
-            conn.options.tos = tos
+            conn.options = conn.options.having("tos", tos)
         stack.proven.add(unpack_flow(seg.flow)[0])
         self.enqueue(conn)
         conn.on_segment(seg, now)
@@ -239,9 +250,7 @@ class Listener:
 
     def make_connection(self, flow: bytes, flow_in: bytes, iss: int) -> Connection:
         """Make a connection of ours: paused, with nobody as its sink, until it is accepted."""
-        options = self.options.copy()
-        options.defer_accept = 0  # a listener's matter
-        conn = Connection(self.stack, flow, flow_in, iss, options, NULL_SINK)
+        conn = Connection(self.stack, flow, flow_in, iss, self._inherited, NULL_SINK)
         conn.paused = True
         conn.listener = self
         return conn

@@ -5,8 +5,9 @@ Names are those of POSIX and Linux in lower case without prefix; units are their
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from tunstack.congestion import available
 from tunstack.engine import ecn
@@ -14,9 +15,13 @@ from tunstack.engine.errors import socket_error
 from tunstack.engine.keys import KeyChain
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SocketOptions:
-    """What setsockopt(2) sets. A connection that is accepted starts with a copy of its listener's. None: the stack's sysctl decides."""
+    """What setsockopt(2) sets. None: the stack's sysctl decides.
+
+    Never changed: who sets an option makes another object (`having`). So the connections of a listener share its own until
+    one of them sets something.
+    """
 
     nodelay: bool = False  # TCP_NODELAY
     cork: bool = False  # TCP_CORK
@@ -48,11 +53,11 @@ class SocketOptions:
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
     keys: KeyChain | None = None  # TCP_MD5SIG, TCP_AO_ADD_KEY; None: the stack's. Handed over by copy
-    inert: dict[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
+    inert: Mapping[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
 
-    def copy(self) -> SocketOptions:
-        """Return an independent copy."""
-        return replace(self, inert=self.inert.copy(), keys=self.keys.copy() if self.keys is not None else None)
+    def having(self, name: str, value: Any) -> SocketOptions:
+        """Return the same with one option set, to a value that `check_option` returned."""
+        return replace(self, **{name: value})
 
 
 # Lower and upper bound of the options that Linux bounds: EINVAL outside (tcp(7), net/ipv4 behaviour).
@@ -95,7 +100,7 @@ def check_option(name: str, value: object, algorithms: Container[object] | None 
 
 
 def check_options(options: SocketOptions, algorithms: Container[object]) -> SocketOptions:
-    """Return the options; raise what `check_option` has against any of them."""
-    for name in NAMES:
-        setattr(options, name, check_option(name, getattr(options, name), algorithms))
-    return options
+    """Return the options as they are to be stored; raise what `check_option` has against any of them."""
+    values: dict[str, Any] = {name: getattr(options, name) for name in NAMES}
+    checked: dict[str, Any] = {name: check_option(name, value, algorithms) for name, value in values.items()}
+    return options if checked == values else SocketOptions(**checked)

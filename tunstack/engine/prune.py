@@ -32,7 +32,7 @@ def make_room(rx: Receiver, seq: int) -> bool:
             counters.OfoPruned += 1
             while pieces and seq_gt(pieces[-1].seq, seq) and (rx.is_full or rx.pieces_size > goal):
                 rx.pieces_size -= len(pieces.pop().data) + PIECE_COST
-            rx.sack_blocks.clear()  # as after a timeout (RFC 2018 8): what is left is reported as more comes
+            rx.sack_blocks = ()  # as after a timeout (RFC 2018 8): what is left is reported as more comes
         rx.field_nxt = -1
         if not rx.is_full:
             return True

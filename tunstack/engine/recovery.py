@@ -75,7 +75,7 @@ class Recovery:
         self.look_at = 0  # when RACK wants to look again; 0: need not
         self.total_retrans = 0  # segments resent
         self.dsack_dups = 0  # segments that the peer reported to have come twice
-        self._prr = RateReduction()
+        self._prr: RateReduction  # the reduction in progress (RECOVERY, CWR)
         # Undo: where SND.UNA stood when the window was reduced, None: nothing to undo; and the octets resent since
         # of which no D-SACK came, -1: none was resent.
         self.undo_marker: int | None = None
@@ -259,7 +259,7 @@ class Recovery:
         tx = self.tx
         self.recover = tx.snd_nxt
         self.probe_end = None
-        self._prr.begin(tx.cc.cwnd)
+        self._prr = RateReduction(tx.cc.cwnd)
         tx.cc.on_congestion(tx.outstanding, now)
         self.cwr_due = True
 

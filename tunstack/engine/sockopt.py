@@ -130,7 +130,7 @@ def _inert(number: int, is_flag: bool) -> tuple[Get, Set]:
 
     def put(target: Target, value: bytes) -> None:
         given = number_of(value)
-        target.options.inert[number] = int(given != 0) if is_flag else given
+        target.set_option("inert", {**target.options.inert, number: int(given != 0) if is_flag else given})
 
     return lambda target: target.options.inert.get(number, 0), put
 

@@ -19,6 +19,7 @@ from tunstack.engine.counters import Counters
 from tunstack.engine.errors import socket_error
 from tunstack.engine.finwait import FinWait2
 from tunstack.engine.halfopen import HalfOpen
+from tunstack.engine.handshake import Agreements
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
@@ -27,7 +28,6 @@ from tunstack.engine.memory import PAGE_SHIFT, Memory
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.orphans import Orphans
-from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import Ports
 from tunstack.engine.proven import ProvenHosts
@@ -72,10 +72,11 @@ class Stack:
         self.proven = ProvenHosts()
         self.fastopen_cookies = fastopenclient.Cookies(config.sysctl, self.counters)
         self.timers = TimerHeap()
-        self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
+        self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, lambda: self.connections)
         self.time_wait = TimeWaitTable(self)
         self.signatures = Signatures(self)  # keys, and who signs
         self.signing: Signatures | None = None  # the same, once there was a key (use_keys)
+        self.agreements = Agreements()
         self.orphans = Orphans(self)
         self.memory = Memory(self.sysctl, self.counters)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
@@ -252,12 +253,6 @@ class Stack:
                 return
         if self.signing is None or not self.signing.ignores(error, owner):
             owner.on_icmp(error, now)
-
-    def _on_path_change(self, destination: bytes, mtu: int) -> None:
-        """The path to a destination takes smaller packets than was thought, or may take larger ones again."""
-        for conn in self.connections:
-            if conn.remote[0] == destination:
-                set_mtu(conn, mtu)
 
     def advance(self, now: int) -> None:
         """Handle timers that are due, up to a bound; what is left is still due (`next_deadline`)."""
@@ -436,6 +431,7 @@ class Stack:
     def adopt(self, conn: Connection) -> None:
         """Route the four-tuple of a connection to it."""
         self.flows[conn.flow_in] = conn
+        self.path_mtu.join(conn)
 
     def forget(self, conn: Connection) -> None:
         """A connection is over: its four-tuple is free, if no entry has taken its place, and what it held is given back."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = ESTABLISHED
+    if conn.agreed is not None:
+        conn.agreed = conn.stack.agreements.share(conn.agreed)
     control.start(conn, now)
     mtuprobe.begin(conn, now)
     if not conn.rtt.srtt:

@@ -96,8 +96,12 @@ class Socket:
         """Set an option of the engine's, OSError if it does not fit; connections to come take it from here."""
         if self.conn is not None:
             self.conn.set_option(name, value, self.host.now)
+            self.options = self.conn.options
+        elif self.listener is not None:
+            self.listener.set_option(name, value)
+            self.options = self.listener.options
         else:
-            setattr(self.options, name, check_option(name, value))
+            self.options = self.options.having(name, check_option(name, value))
 
     @property
     def _notsent_lowat(self) -> int | None:
