@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FASTOPEN_QUEUE = 256  # connections by Fast Open that wait for their handshake's end, a service at most
+
 
 def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile.
@@ -46,7 +48,7 @@ def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) 
     logging.basicConfig(level=config.log_level.upper(), format="tunstack: %(levelname)s: %(message)s", stream=sys.stderr)
     factory = loop_factory(config.loop)
     congestion = algorithm.prepare(config.congestion)
-    device = open_device(config.interface)
+    device = open_device(config.interface, config.sysctl)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(Daemon(config, device, reread, congestion).run())
@@ -127,6 +129,8 @@ class Daemon:
             self._keys.use(self._config.keys)
         try:
             await services.start(endpoint, addresses)
+            for listener in endpoint.stack.listeners:  # in force while net.ipv4.tcp_fastopen has bit 2
+                listener.options.fastopen = FASTOPEN_QUEUE
             if self._control is not None:
                 await self._control.start(endpoint, self.status)
             if self._metrics is not None:

@@ -41,6 +41,10 @@ class SocketOptions:
     defer_accept: int = 0  # TCP_DEFER_ACCEPT, s for which a listener waits for data; 0: it does not
     congestion: str | None = None  # TCP_CONGESTION
     max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
+    fastopen: int = 0  # TCP_FASTOPEN: connections that wait for their handshake's end at most; 0: a listener without
+    fastopen_connect: bool = False  # TCP_FASTOPEN_CONNECT: the SYN waits for the first write, and carries it
+    fastopen_no_cookie: bool = False  # TCP_FASTOPEN_NO_COOKIE
+    fastopen_key: bytes = field(default=b"", repr=False)  # TCP_FASTOPEN_KEY, one or two; empty: the stack's
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
     keys: KeyChain | None = None  # TCP_MD5SIG, TCP_AO_ADD_KEY; None: the stack's. Handed over by copy
@@ -64,6 +68,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "user_timeout_advertise": (0, 0x7FFF * 60),
     "syncnt": (1, 127),
     "max_pacing_rate": (0, 0xFFFFFFFFFFFFFFFF),
+    "fastopen": (0, 0x7FFFFFFF),
     "tos": (0, 255),
     "ttl": (1, 255),
 }

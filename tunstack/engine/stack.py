@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from tunstack.congestion import Algorithms, CongestionControl
-from tunstack.engine import ecn
+from tunstack.engine import ecn, fastopen, fastopenclient
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -35,7 +35,7 @@ from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.reuse import take_over
 from tunstack.engine.signature import Signatures
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import CLOSED
+from tunstack.engine.state import CLOSED, SYN_RECEIVED
 from tunstack.engine.syncookie import SynCookies
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
@@ -70,6 +70,7 @@ class Stack:
         self.isn = IsnGenerator(secret)
         self.cookies = SynCookies(secret)
         self.proven = ProvenHosts()
+        self.fastopen_cookies = fastopenclient.Cookies(config.sysctl, self.counters)
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
         self.time_wait = TimeWaitTable(self)
@@ -163,7 +164,12 @@ class Stack:
         if batch.checksum_errors:
             counters.TcpInCsumErrors += batch.checksum_errors
             counters.TcpInErrs += batch.checksum_errors
-        counters.IpInHdrErrors += batch.header_errors
+            counters.TcpInSegs += batch.checksum_errors
+            counters.IpInReceives += batch.checksum_errors
+            counters.IpInDelivers += batch.checksum_errors
+        if batch.header_errors:
+            counters.IpInHdrErrors += batch.header_errors
+            counters.IpInReceives += batch.header_errors
 
     def _count_mark(self, tos: int, packets: int) -> int:
         """Count packets by their ECN codepoint; return how many were not plain."""
@@ -239,9 +245,11 @@ class Stack:
         if owner is None:
             self.counters.IcmpInErrors += 1
             return
-        if isinstance(owner, Connection) and not (seq_ge(error.seq, owner.tx.snd_una) and seq_lt(error.seq, owner.tx.snd_nxt)):
-            self.counters.OutOfWindowIcmps += 1
-            return
+        if isinstance(owner, Connection):
+            oldest = owner.tx.iss if owner.state is SYN_RECEIVED else owner.tx.snd_una  # Fast Open's SYN-ACK is before snd_una
+            if not (seq_ge(error.seq, oldest) and seq_lt(error.seq, owner.tx.snd_nxt)):
+                self.counters.OutOfWindowIcmps += 1
+                return
         if self.signing is None or not self.signing.ignores(error, owner):
             owner.on_icmp(error, now)
 
@@ -272,8 +280,7 @@ class Stack:
                 counters.TcpOutSegs += 1
                 counters.IpOutRequests += 1
                 return seg
-            if self._icmp.has_output:
-                counters.IpOutRequests += 1
+            if self._icmp.has_output:  # which counts its datagrams itself, before they are cut
                 return self._icmp.poll_transmit()
             dirty = self._dirty
             while dirty:
@@ -369,6 +376,7 @@ class Stack:
         options = check_options(options or SocketOptions(), self.algorithms)
         port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
         listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
+        fastopen.enable(listener)
         self.listeners.add(listener)
         if listener.options.keys is not None:
             self.use_keys()
@@ -388,17 +396,20 @@ class Stack:
         local: bytes | None = None,
         local_port: int = 0,
         options: SocketOptions | None = None,
+        data: bytes | memoryview | None = None,
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
+        `data` is written at once, and rides on the SYN if Fast Open can be (MSG_FASTOPEN); what does not follows the handshake.
+
         OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
-        ENETUNREACH (no such destination), or setsockopt(2)'s.
+        ENETUNREACH (no such destination, or our own address), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
             local = self.config.addresses[0]
         if local not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not is_host(remote) or not remote_port:
+        if not is_host(remote) or not remote_port or remote in self._addresses:  # there is no loopback
             raise socket_error("ENETUNREACH")
 
         options = check_options(options or SocketOptions(), self.algorithms)
@@ -416,7 +427,10 @@ class Stack:
             self.use_keys()
         if self.signing is not None:
             self.signing.open(conn)
+        fastopenclient.begin(conn, data is not None, now)
         open_active(conn, now)
+        if data:
+            conn.send(data, now)
         return conn
 
     def adopt(self, conn: Connection) -> None:
