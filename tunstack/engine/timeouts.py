@@ -63,7 +63,9 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
         if conn.state is SYN_RECEIVED:
             retries = synack_retries(conn)
         else:
-            retries = (conn.options.syncnt or sysctl.tcp_syn_retries) + sysctl.tcp_syn_linear_timeouts
+            retries = conn.options.syncnt or sysctl.tcp_syn_retries
+            if now - conn.retrans_at < (2 << retries) * SECOND - SECOND:  # the time that so many take with a timeout that doubles
+                retries += sysctl.tcp_syn_linear_timeouts
         if conn.retransmits > retries or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now)):
             transitions.give_up(conn, now)
             return
