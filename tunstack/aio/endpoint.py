@@ -93,6 +93,11 @@ class Endpoint:
         return tuple(format_address(address) for address in self._addresses)
 
     @property
+    def sysctl(self) -> Sysctl:
+        """Its knobs; `sysctl.set(name, value)` checks what it is given."""
+        return self.stack.sysctl
+
+    @property
     def keys(self) -> KeyChain:
         """The keys of all sockets that have none of their own for a peer. It is live: added to or removed from at any time."""
         return self.stack.use_keys().keys

@@ -58,6 +58,7 @@ class StreamTransport(transports._FlowControlMixin):
         "_eof",
         "_filler",
         "_is_over",
+        "_lingers",
         "_paused",
         "_protocol",
         "_receiver",
@@ -104,6 +105,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._eof = False  # write_eof() was called
         self._paused = False  # pause_reading() was called
         self._is_over = False  # the engine's connection is done with: no more calls to it
+        self._lingers = False  # closed, and SO_LINGER has connection_lost wait
         self._resume_handle: asyncio.Handle | None = None
         self._rest = b""  # received, but the buffered protocol paused before it was given all of it
         self._socket: SocketView | None = None
@@ -371,7 +373,11 @@ class StreamTransport(transports._FlowControlMixin):
     # The end.
 
     def close(self) -> None:
-        """Send what was written, then end the connection; `connection_lost` comes when all of it was sent."""
+        """Send what was written, then end the connection; `connection_lost` comes when all of it was sent.
+
+        With SO_LINGER and a time, it comes when all of it was acknowledged or the time is up, as whoever awaits `wait_closed()` on a socket
+        sees it: there close(2) holds up the whole loop so long.
+        """
         if self._closing:
             return
         self._closing = True
@@ -395,7 +401,10 @@ class StreamTransport(transports._FlowControlMixin):
     def _lose_cleanly(self) -> None:
         self._conn_lost = True
         self._close_connection()
-        self._loop.call_soon(self._call_connection_lost, None, context=self._context)
+        if self._is_over or not self._conn.options.linger:
+            self._loop.call_soon(self._call_connection_lost, None, context=self._context)
+        else:
+            self._lingers = True  # on_closed will say when
 
     def _close_connection(self) -> None:
         if not self._is_over:
@@ -411,8 +420,9 @@ class StreamTransport(transports._FlowControlMixin):
 
     def _force_close(self, error: BaseException | None) -> None:
         """Abort with `error` for the protocol. The name is asyncio's: its TLS protocol calls it."""
-        if self._conn_lost:
+        if self._conn_lost and not self._lingers:
             return
+        self._lingers = False
         self._closing = True
         self._conn_lost = True
         if not self._is_over:
@@ -423,6 +433,9 @@ class StreamTransport(transports._FlowControlMixin):
 
     def on_closed(self, error: OSError | None) -> None:
         self._leave()
+        if self._lingers:
+            self._lingers = False
+            self._loop.call_soon(self._call_connection_lost, None, context=self._context)
         if self._conn_lost:
             return
         if error is not None:

@@ -29,7 +29,7 @@ FASTOPEN_QUEUE = 16  # connections by Fast Open that wait for their handshake's 
 def run(config: NetcatConfig) -> int:
     """Run to the end and return the exit status."""
     congestion = algorithm.prepare(config.congestion)
-    device, interface = open_first(config.interfaces)
+    device, interface = open_first(config.interfaces, config.sysctl)
     try:
         give_up_root(config.user)
         addresses = [str(address) for address in interface.addresses]

@@ -48,7 +48,7 @@ def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) 
     logging.basicConfig(level=config.log_level.upper(), format="tunstack: %(levelname)s: %(message)s", stream=sys.stderr)
     factory = loop_factory(config.loop)
     congestion = algorithm.prepare(config.congestion)
-    device = open_device(config.interface)
+    device = open_device(config.interface, config.sysctl)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(Daemon(config, device, reread, congestion).run())

@@ -185,8 +185,8 @@ class HalfOpen:
         self.listener.drop(self)
 
     def on_icmp(self, error: PathError, now: int) -> None:
-        """The SYN-ACK did not arrive: an error ends the attempt, as in Linux (RFC 5461)."""
-        if error.seq == self.iss and not error.mtu:
+        """The SYN-ACK did not arrive: an error that says that none will ends the attempt, as in Linux (RFC 5461)."""
+        if error.seq == self.iss and error.ends_half_open:
             self.listener.drop(self)
 
     def _acknowledge(self, seg: Segment, now: int) -> None:

@@ -184,6 +184,8 @@ def answer_out_of_window(conn: Connection, seg: Segment, now: int, skipped: str 
             setattr(counters, skipped, getattr(counters, skipped) + 1)
             return
         conn.last_oow_ack_at = now
+    if (seg.length or seg.flags & (SYN | FIN)) and seq_lt(seg.seq, conn.rx.rcv_nxt):
+        conn.stack.counters.DelayedACKLost += 1
     conn.rx.note_duplicate(seg.seq, seg.length)
     conn.rx.acks_due += 1
     conn.mark_dirty()
@@ -279,6 +281,8 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
         if conn.may_sack and len(rx.pieces) > held:
             out_of_order_came(conn, seg)
             is_one_enough = ackpolicy.may_compress(rx)
+        if seq_le((seq + seg.length + fin) & MASK, rx.rcv_nxt):
+            counters.DelayedACKLost += 1
         ackpolicy.enter_quickack(rx)
         if is_one_enough and rx.acks_due:
             counters.TCPAckCompressed += 1

@@ -135,7 +135,9 @@ class Recovery:
     def _count_dsack(self, heard: Heard) -> None:
         """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4), unless it was the network that duplicated (RFC 3708 3)."""
         octets, end = heard.dsacked, heard.dsack_end
-        self.dsack_dups += -(-octets // self.tx.mss)
+        packets = -(-octets // self.tx.mss)
+        self.dsack_dups += packets
+        self.counters.TCPDSACKRecvSegs += packets
         if self.dsack_dups > self.total_retrans:
             heard.dsacked = 0
             return

@@ -142,6 +142,16 @@ def _constant(value: int) -> tuple[Get, None]:
 # Options one by one.
 
 
+def _get_error(target: Target) -> int:
+    """The ICMP error that is kept for the connection's timeout, and no longer then; what ends a connection goes to the protocol."""
+    conn = target.conn
+    if conn is None or conn.soft_error is None:
+        return 0
+    number = conn.soft_error.errno or 0
+    conn.soft_error = None
+    return number
+
+
 def _get_rcvbuf(target: Target) -> int:
     conn = target.conn
     if conn is not None and conn.rx is not None:
@@ -323,7 +333,7 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (SOL_SOCKET, SO_TYPE): _constant(SOCK_STREAM),
     (SOL_SOCKET, SO_DOMAIN): _constant(AF_INET),
     (SOL_SOCKET, SO_PROTOCOL): _constant(IPPROTO_TCP),
-    (SOL_SOCKET, SO_ERROR): _constant(0),  # errors go to the protocol
+    (SOL_SOCKET, SO_ERROR): (_get_error, None),
     (SOL_SOCKET, SO_SNDLOWAT): _constant(1),
     (SOL_SOCKET, SO_ACCEPTCONN): (lambda target: int(target.listener is not None), None),
     (SOL_SOCKET, SO_REUSEADDR): _flag("reuseaddr"),

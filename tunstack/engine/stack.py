@@ -42,7 +42,7 @@ from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
 from tunstack.seq import MASK, seq_ge, seq_lt
 from tunstack.wire import codec, ipv4
-from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow, unpack_flow
+from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
 
 CHALLENGE_PERIOD = 1_000_000  # us
@@ -164,7 +164,12 @@ class Stack:
         if batch.checksum_errors:
             counters.TcpInCsumErrors += batch.checksum_errors
             counters.TcpInErrs += batch.checksum_errors
-        counters.IpInHdrErrors += batch.header_errors
+            counters.TcpInSegs += batch.checksum_errors
+            counters.IpInReceives += batch.checksum_errors
+            counters.IpInDelivers += batch.checksum_errors
+        if batch.header_errors:
+            counters.IpInHdrErrors += batch.header_errors
+            counters.IpInReceives += batch.header_errors
 
     def _count_mark(self, tos: int, packets: int) -> int:
         """Count packets by their ECN codepoint; return how many were not plain."""
@@ -182,12 +187,14 @@ class Stack:
 
     def _receive_unknown(self, seg: Segment, now: int) -> None:
         """A segment of no connection: a listener's, or one that is answered with RST (RFC 9293 3.10.7.1)."""
-        src, _, dst, _ = unpack_flow(seg.flow)
+        flow = seg.flow
+        n = (len(flow) - 4) >> 1  # octets of an address: unpack_flow, inlined
+        src, dst = flow[:n], flow[n : n + n]
         if dst not in self._addresses or not is_host(src) or src in self._addresses:
             self.counters.IpInAddrErrors += 1
             self.counters.IpInDelivers -= 1  # `receive` counted it
             return
-        listener = self.listeners.find(seg.flow)
+        listener = self.listeners.find(flow)
         if listener is not None:
             listener.on_segment(seg, now)
         else:
@@ -273,8 +280,7 @@ class Stack:
                 counters.TcpOutSegs += 1
                 counters.IpOutRequests += 1
                 return seg
-            if self._icmp.has_output:
-                counters.IpOutRequests += 1
+            if self._icmp.has_output:  # which counts its datagrams itself, before they are cut
                 return self._icmp.poll_transmit()
             dirty = self._dirty
             while dirty:
@@ -397,13 +403,13 @@ class Stack:
         `data` is written at once, and rides on the SYN if Fast Open can be (MSG_FASTOPEN); what does not follows the handshake.
 
         OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
-        ENETUNREACH (no such destination), or setsockopt(2)'s.
+        ENETUNREACH (no such destination, or our own address), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
             local = self.config.addresses[0]
         if local not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not is_host(remote) or not remote_port:
+        if not is_host(remote) or not remote_port or remote in self._addresses:  # there is no loopback
             raise socket_error("ENETUNREACH")
 
         options = check_options(options or SocketOptions(), self.algorithms)

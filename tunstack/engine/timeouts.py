@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine import ackpolicy, mtuprobe, output, retransmission, transitions, usertimeout
 from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.phase import PROBE, REORDER, TIMEOUT
-from tunstack.engine.rtt import RTO_MAX, retries_timeout
+from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
 from tunstack.engine.timers import NEVER
 
@@ -60,13 +60,14 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
     if conn.fastopen is not None:
         conn.fastopen.on_timeout(conn, now)
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
-        if conn.state is SYN_RECEIVED:
-            retries = synack_retries(conn)
-        else:
-            retries = conn.options.syncnt or sysctl.tcp_syn_retries
-            if now - conn.retrans_at < (2 << retries) * SECOND - SECOND:  # the time that so many take with a timeout that doubles
-                retries += sysctl.tcp_syn_linear_timeouts
-        if conn.retransmits > retries or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now)):
+        is_passive = conn.state is SYN_RECEIVED and conn.listener is not None
+        retries = synack_retries(conn) if is_passive else conn.options.syncnt or sysctl.tcp_syn_retries
+        most = retries + sysctl.tcp_syn_linear_timeouts if conn.state is SYN_SENT else retries
+        if (
+            conn.retransmits > most
+            or now - conn.retrans_at >= retries_timeout(retries, RTO_INITIAL)  # what it takes without linear timeouts, as in Linux
+            or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now))
+        ):
             transitions.give_up(conn, now)
             return
         conn.stack.counters.TCPTimeouts += 1

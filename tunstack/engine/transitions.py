@@ -163,11 +163,10 @@ def finish(conn: Connection, error: OSError | None, now: int) -> None:
     """The connection is over: nothing of it stays in the stack."""
     if conn.state is CLOSED:
         return
-    if error is not None:
-        if conn.state in (ESTABLISHED, CLOSE_WAIT):
-            conn.stack.counters.TcpEstabResets += 1
-        elif conn.state in (SYN_SENT, SYN_RECEIVED):
-            conn.stack.counters.TcpAttemptFails += 1
+    if conn.state in (ESTABLISHED, CLOSE_WAIT):  # a reset, the peer's or our own (RFC 4022)
+        conn.stack.counters.TcpEstabResets += 1
+    elif error is not None and conn.state in (SYN_SENT, SYN_RECEIVED):
+        conn.stack.counters.TcpAttemptFails += 1
     if conn.fastopen is not None:
         conn.fastopen.on_over(conn, error, now)
     conn.state = CLOSED
