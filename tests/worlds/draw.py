@@ -197,6 +197,8 @@ def draw_world(seed: int) -> WorldPlan:
         hosts = [replace(host, isn=None) for host in hosts]
     twice = dice.chance(0.02)
     fastopen = dice.weighted({"": 0.85, "cookie": 0.1, "bare": 0.05})  # last: worlds without it are what they were
+    if fastopen:  # a SYN that waits for a write does not tell the watch that the ports are in use again
+        pairs = tuple(replace(pair, again=None) for pair in pairs)
     return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice, fastopen)
 
 

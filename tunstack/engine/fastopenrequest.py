@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tunstack.engine.sink import NULL_SINK
-from tunstack.engine.state import SECOND
+from tunstack.engine.state import SECOND, SYN_RECEIVED
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -70,7 +70,7 @@ class Request:
 
 def is_writable(conn: Connection) -> bool:
     """Whether a connection in SYN_RECEIVED was opened by a cookie: it sends, and is read, as if it were established."""
-    return isinstance(conn.fastopen, Request) and conn.fastopen.is_pending
+    return conn.state is SYN_RECEIVED and isinstance(conn.fastopen, Request)
 
 
 def survives_icmp(conn: Connection) -> bool:

@@ -199,10 +199,13 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
         if not conn.recovery.force:
             return None
         room = mss
-    if index and (flight.seq - tx.snd_una) & MASK >= tx.snd_wnd:
-        return None  # the peer took its window back; what it acknowledges comes first
-    size = min(room, max_payload)
-    board.split(index, max(size // mss, 1) * mss)
+    window = tx.snd_wnd - ((flight.seq - tx.snd_una) & MASK)
+    if window <= 0:
+        if index:
+            return None  # the peer took its window back, or never had one for a SYN's data; what it acknowledges comes first
+        window = mss
+    size = min(room, max_payload, window)
+    board.split(index, size // mss * mss or size)
     conn.recovery.force = False
     tx.resent(flight, now)
     length = ((flight.end - flight.seq) & MASK) - flight.fin

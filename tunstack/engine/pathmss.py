@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.handshake import local_mss
 from tunstack.engine.state import SYN_SENT, SYNCHRONIZED
 
@@ -40,6 +41,6 @@ def sync_mss(conn: Connection) -> None:
     tx.path_mss = local_mss(mtu, conn.options)
     if conn.agreed is not None:
         tx.set_mss(conn.agreed.option_octets, conn.options.maxseg, sysctl.tcp_min_snd_mss)
-    if conn.state in SYNCHRONIZED and tx.mss != tx.cc.mss:
+    if (conn.state in SYNCHRONIZED or is_writable(conn)) and tx.mss != tx.cc.mss:
         tx.cc.on_mss(tx.mss)
         tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, sysctl)
