@@ -96,6 +96,16 @@ class Namespace:
 
         self.run(configure)
 
+    def add_address(self, interface: str, address: str) -> None:
+        """Give an interface that is up one more address."""
+
+        def configure() -> None:
+            with IPRoute(use_event_loop=asyncio.SelectorEventLoop()) as route:
+                (index,) = route.link_lookup(ifname=interface)
+                route.addr("add", index=index, address=address, prefixlen=32)
+
+        self.run(configure)
+
     def add_route(self, network: str, interface: str) -> None:
         """Send what is for a network out of an interface."""
 

@@ -64,17 +64,17 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def compile_client(directory: Path) -> Path:
-    """Compile the client; return where it is."""
+def compile_client(directory: Path, name: str = "client") -> Path:
+    """Compile a client; return where it is."""
     compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
     if compiler is None:
         raise BenchError("no C compiler: install one (apt-get install gcc libc6-dev)")
     directory.mkdir(parents=True, exist_ok=True)
-    program = directory / "client"
-    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-o", os.fspath(program), os.fspath(HERE / "client.c")]
+    program = directory / name
+    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-o", os.fspath(program), os.fspath(HERE / f"{name}.c")]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise BenchError(f"the client does not compile: {done.stderr.strip().splitlines()[0]}")
+        raise BenchError(f"{name}.c does not compile: {done.stderr.strip().splitlines()[0]}")
     return program
 
 

@@ -166,7 +166,7 @@ def sizes(world):
     gc.collect()
     loop = asyncio.get_running_loop()
     tables = [
-        (len(end.stack.flows), len(end._transports), len(end._servers), len(end.stack.timers._heap), len(end.stack._dirty))
+        (len(end.stack.flows), len(end._transports), len(end._servers), len(end.stack.timers), len(end.stack._dirty))
         for end in (world.client, world.server)
     ]
     return tables, len(asyncio.all_tasks()), len(loop._scheduled), len(gc.get_objects())

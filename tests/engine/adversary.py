@@ -282,7 +282,7 @@ class Game:
             assert rx.queued == sum(map(len, rx.queue))
             assert not rx.eof or not rx.pieces
             assert seq_ge(rx.rcv_nxt, rx.rcv_wup)
-        assert len(self.stack.timers._heap) < 3000
+        assert len(self.stack.timers) < 3000
 
     def end(self) -> None:
         """The peer falls silent: let all timers run out. Whoever is left is idle because its application holds it."""

@@ -79,7 +79,7 @@ class Driver:
         self._now = 0  # time of the turn
         self._in_turn = False  # time stands still, and a flush follows by itself
         self._fd = -1
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._timer_at = NEVER  # when it fires
         self._flush_handle: asyncio.Handle | None = None
         self._read_handle: asyncio.Handle | None = None  # devices without a descriptor only
@@ -280,6 +280,10 @@ class Driver:
                     if not self.is_running:
                         return
                 self.stack.advance(now)
+                deadline = self.stack.next_deadline()
+                if deadline is not None and deadline <= now:  # a burst of timers: the answers to the first are read in between
+                    self._timer_at = now
+                    self._timer = self.loop.call_soon(self._on_timer)
                 self._flush(now)
             finally:
                 self._in_turn = False

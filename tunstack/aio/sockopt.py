@@ -182,3 +182,5 @@ class ListenerView(_View):
 
     def set_option(self, name: str, value: object) -> None:
         setattr(self._listener.options, name, check_option(name, value, self._listener.stack.algorithms))
+        if name == "keys":
+            self._listener.stack.use_keys()

@@ -46,6 +46,7 @@ UNREACHABLE: dict[int, tuple[int, bool]] = {
     14: (errno.EHOSTUNREACH, True),  # host precedence violation
     15: (errno.EHOSTUNREACH, True),  # precedence cutoff
 }
+ENDS_HALF_OPEN = frozenset((0, 1))  # codes of destination unreachable: network, host
 
 # What is counted and nothing else, by type.
 IGNORED = {
@@ -67,9 +68,9 @@ class PathError:
     """An ICMP error about a TCP segment that, by its quote, is one of ours.
 
     Anybody may have sent it: believe it only of a connection for which snd_una <= seq < snd_nxt (RFC 5927 4.1), and count the
-    others (`OutOfWindowIcmps`). Any error but that of path MTU discovery ends a connection that is in SYN-SENT or SYN-RECEIVED, as
-    in Linux; in the synchronized states every error is a hint that is kept for the day that the connection times out (RFC 5461,
-    RFC 5927 5.2).
+    others (`OutOfWindowIcmps`). Any error but that of path MTU discovery ends a connection that is in SYN-SENT, or came from there
+    to SYN-RECEIVED, as in Linux; in the synchronized states every error is a hint that is kept for the day that the connection
+    times out (RFC 5461, RFC 5927 5.2).
     """
 
     flow: bytes  # of the quoted segment: the connection's own (flow.py)
@@ -77,6 +78,7 @@ class PathError:
     errno: int
     is_hard: bool
     mtu: int  # largest packet that the path takes, if it is fragmentation needed; else 0
+    ends_half_open: bool = False  # a connection in SYN-RECEIVED by a peer's SYN is dropped for it (Linux: not for the others)
 
 
 class IcmpHandler:
@@ -182,9 +184,11 @@ class IcmpHandler:
         if quote.protocol != ipv4.TCP or quote.flow is None or quote.seq is None:
             return None
         if message.type == icmp.TIME_EXCEEDED:
-            return PathError(quote.flow, quote.seq, errno.EHOSTUNREACH, False, 0)
+            if message.code == icmp.REASSEMBLY_TIME_EXCEEDED:  # a fragment was lost, and we send none: Linux ignores it, too
+                return None
+            return PathError(quote.flow, quote.seq, errno.EHOSTUNREACH, False, 0, True)
         if message.type == icmp.PARAMETER_PROBLEM:
-            return PathError(quote.flow, quote.seq, errno.EPROTO, True, 0)
+            return PathError(quote.flow, quote.seq, errno.EPROTO, True, 0, True)
         if message.code not in UNREACHABLE:
             self._counters.IcmpInErrors += 1
             return None
@@ -192,7 +196,7 @@ class IcmpHandler:
         mtu = 0
         if message.code == icmp.FRAGMENTATION_NEEDED:
             mtu = quote.next_hop_mtu or plateau_below(quote.total_length)
-        return PathError(quote.flow, quote.seq, number, is_hard, mtu)
+        return PathError(quote.flow, quote.seq, number, is_hard, mtu, message.code in ENDS_HALF_OPEN)
 
     def _is_udp_sound(self, datagram: Ipv4Packet) -> bool:
         """Check the length and, where there is one, the checksum (RFC 768, RFC 1122 4.1.3.4)."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from tunstack.congestion import available
 from tunstack.engine import ecn
 from tunstack.engine.errors import socket_error
+from tunstack.engine.keys import KeyChain
 
 
 @dataclass(slots=True)
@@ -40,13 +41,18 @@ class SocketOptions:
     defer_accept: int = 0  # TCP_DEFER_ACCEPT, s for which a listener waits for data; 0: it does not
     congestion: str | None = None  # TCP_CONGESTION
     max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
+    fastopen: int = 0  # TCP_FASTOPEN: connections that wait for their handshake's end at most; 0: a listener without
+    fastopen_connect: bool = False  # TCP_FASTOPEN_CONNECT: the SYN waits for the first write, and carries it
+    fastopen_no_cookie: bool = False  # TCP_FASTOPEN_NO_COOKIE
+    fastopen_key: bytes = field(default=b"", repr=False)  # TCP_FASTOPEN_KEY, one or two; empty: the stack's
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
+    keys: KeyChain | None = None  # TCP_MD5SIG, TCP_AO_ADD_KEY; None: the stack's. Handed over by copy
     inert: dict[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
 
     def copy(self) -> SocketOptions:
         """Return an independent copy."""
-        return replace(self, inert=self.inert.copy())
+        return replace(self, inert=self.inert.copy(), keys=self.keys.copy() if self.keys is not None else None)
 
 
 # Lower and upper bound of the options that Linux bounds: EINVAL outside (tcp(7), net/ipv4 behaviour).
@@ -62,6 +68,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "user_timeout_advertise": (0, 0x7FFF * 60),
     "syncnt": (1, 127),
     "max_pacing_rate": (0, 0xFFFFFFFFFFFFFFFF),
+    "fastopen": (0, 0x7FFFFFFF),
     "tos": (0, 255),
     "ttl": (1, 255),
 }
@@ -79,6 +86,8 @@ def check_option(name: str, value: object, algorithms: Container[object] | None 
         raise socket_error("ENOPROTOOPT")
     bounds = BOUNDS.get(name)
     if bounds is not None and value is not None and not (isinstance(value, int) and bounds[0] <= value <= bounds[1]):
+        raise socket_error("EINVAL")
+    if name == "keys" and not (value is None or isinstance(value, KeyChain)):
         raise socket_error("EINVAL")
     if name == "congestion" and value is not None and value not in (available() if algorithms is None else algorithms):
         raise socket_error("ENOENT")

@@ -87,4 +87,5 @@ class PathMtu:
         """Take the path for what the device is again."""
         del self._learned[learned.destination]
         learned.expires_at = NEVER
+        self._timers.disarm(learned)
         self._on_change(learned.destination, self.mtu)

@@ -284,7 +284,7 @@ class Recovery:
             self._mark_probe_lost()
             self.mtu_probe.fail()
             tx.cc.cwnd += tx.mss  # what it cost
-            self._repair_only()  # the loss was no sign of congestion (RFC 4821 7.6.2)
+            self.repair()  # the loss was no sign of congestion (RFC 4821 7.6.2)
             return
         if self.is_sack:
             counters.TCPSackRecovery += 1
@@ -390,7 +390,7 @@ class Recovery:
                 if (flight.end - flight.seq) & MASK > tx.mss:
                     tx.board.mark_lost(flight)
         self._mark_probe_lost()
-        self._repair_only()
+        self.repair()
 
     def _mark_probe_lost(self) -> None:
         probe = self.mtu_probe
@@ -399,7 +399,7 @@ class Recovery:
                 if (flight.seq - probe.seq) & MASK < (probe.end - probe.seq) & MASK:
                     self.tx.board.mark_lost(flight)
 
-    def _repair_only(self) -> None:
+    def repair(self) -> None:
         """Send again what is marked, and leave the window as it is (Linux's tcp_simple_retransmit)."""
         if not self.is_sack:
             self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now

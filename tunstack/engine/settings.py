@@ -20,6 +20,9 @@ def put(conn: Connection, name: str, value: object, now: int) -> None:
         control.change(conn, str(value), now)
     was = getattr(options, name)
     setattr(options, name, value)
+    if name == "keys":
+        _put_keys(conn, was)
+        return
     if name == "keepalive":
         if not value:
             conn.keepalive_at = NEVER
@@ -41,6 +44,14 @@ def put(conn: Connection, name: str, value: object, now: int) -> None:
         conn.tx.sndbuf = sendbuffer.flight_limit(options.sndbuf, conn.stack.sysctl)
     elif conn.rx is not None:
         _put_receiving(conn, name, value)
+
+
+def _put_keys(conn: Connection, was: object) -> None:
+    try:
+        conn.stack.use_keys().rekey(conn)
+    except OSError:
+        setattr(conn.options, "keys", was)  # noqa: B010 (as it was, of whatever type)
+        raise
 
 
 def _put_receiving(conn: Connection, name: str, value: object) -> None:

@@ -7,17 +7,20 @@ at it (`heap_at`), never later than its earliest deadline: moving a deadline fur
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
+from itertools import islice
 from typing import Protocol
 
 NEVER = 1 << 62
-PRUNE_LENGTH = 256  # entries from which on those that mean nothing any more are looked for
+SLOT_BITS = 20  # a slot holds the looks of 2^20 us, about a second
+LOOKS_A_TURN = 128  # `advance` leaves what is more for its next call
+MOVES_A_TURN = 1024  # likewise, from a slot to the heap
 
 
 class TimerOwner(Protocol):
     """What has deadlines."""
 
-    heap_at: int  # when the heap will look next; NEVER: not in the heap
+    heap_at: int  # when the heap will look next; NEVER: it will not
 
     def next_deadline(self) -> int:
         """Return the earliest deadline, or NEVER."""
@@ -26,57 +29,104 @@ class TimerOwner(Protocol):
         """Handle what is due."""
 
 
+class _Slot:
+    """The owners that are to be looked at within one slot of time, in the order of arming."""
+
+    __slots__ = ("first", "owners")
+
+    def __init__(self, first: int) -> None:
+        self.first = first  # nothing is due before
+        self.owners: dict[TimerOwner, None] = {}
+
+
 class TimerHeap:
     """All the owners that have a deadline. Invariant: `owner.heap_at <= owner.next_deadline()` after `arm`.
 
-    A look that was superseded by an earlier one stays in the heap until its time, which may be hours away (keepalive); so does that
-    of an owner that is over. They are thrown out whenever the heap has doubled.
+    What is to be looked at soon lies in a heap; what is further away in slots, unsorted, until its slot comes: there 100,000 keepalive
+    timers cost little, and an owner can be taken out again. A look in the heap that was superseded by an earlier one, or whose owner is
+    over, stays there until its time, which is not far away.
     """
 
-    __slots__ = ("_heap", "_prune_length", "_serial")
+    __slots__ = ("_heap", "_opened", "_order", "_serial", "_slots")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, TimerOwner]] = []
         self._serial = 0  # breaks ties in the order of arming, so that runs repeat
-        self._prune_length = PRUNE_LENGTH
+        self._slots: dict[int, _Slot] = {}  # by number
+        self._order: list[int] = []  # a heap of their numbers
+        self._opened = -1  # the last slot whose looks are all in the heap
 
     def arm(self, owner: TimerOwner, at: int) -> None:
         """See to it that `owner` is looked at no later than `at`."""
-        if at < owner.heap_at:
-            owner.heap_at = at
+        heap_at = owner.heap_at
+        if at >= heap_at:
+            return
+        if heap_at < NEVER:
+            self._take_out(owner)
+        owner.heap_at = at
+        number = at >> SLOT_BITS
+        if number <= self._opened:
             self._serial += 1
             heappush(self._heap, (at, self._serial, owner))
-            if len(self._heap) > self._prune_length:
-                self._prune()
+            return
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = _Slot(at)
+            heappush(self._order, number)
+        elif at < slot.first:
+            slot.first = at
+        slot.owners[owner] = None
 
-    def _prune(self) -> None:
-        """Keep one entry an owner, and none of those without a deadline."""
-        kept: dict[int, tuple[int, int, TimerOwner]] = {}
-        for entry in self._heap:
-            at, _, owner = entry
-            if owner.heap_at == at:
-                if owner.next_deadline() < NEVER:
-                    kept[id(owner)] = entry
-                else:
-                    owner.heap_at = NEVER
-        self._heap[:] = kept.values()  # in place: `advance` may be in the middle of it
-        heapify(self._heap)
-        self._prune_length = max(PRUNE_LENGTH, 2 * len(self._heap))
+    def disarm(self, owner: TimerOwner) -> None:
+        """Look no more at an owner that is over, and let it go; soon, where its time is near."""
+        self._take_out(owner)
+        owner.heap_at = NEVER
+
+    def _take_out(self, owner: TimerOwner) -> None:
+        """Take it out of its slot, if it is in one."""
+        slot = self._slots.get(owner.heap_at >> SLOT_BITS)
+        if slot is not None:
+            slot.owners.pop(owner, None)
 
     def owners(self) -> Iterator[TimerOwner]:
-        """All that the heap will look at, each as often as it will."""
-        return (owner for _, _, owner in self._heap)
+        """All that will be looked at, each as often as it will."""
+        yield from (owner for _, _, owner in self._heap)
+        for slot in self._slots.values():
+            yield from slot.owners
+
+    def __len__(self) -> int:
+        """Return how many looks are stored."""
+        return len(self._heap) + sum(len(slot.owners) for slot in self._slots.values())
 
     def next_deadline(self) -> int | None:
         """Return when `advance` has something to look at; it may then find nothing due."""
         heap = self._heap
         while heap and heap[0][2].heap_at != heap[0][0]:
             heappop(heap)  # superseded by an earlier look
-        return heap[0][0] if heap else None
+        first = self._first_slot()
+        if heap and (first is None or heap[0][0] <= first.first):
+            return heap[0][0]
+        return None if first is None else first.first
+
+    def _first_slot(self) -> _Slot | None:
+        """Return the next slot that has something in it."""
+        order = self._order
+        while order:
+            slot = self._slots[order[0]]
+            if slot.owners:
+                return slot
+            del self._slots[heappop(order)]
+        return None
 
     def advance(self, now: int) -> None:
-        """Run `on_timer` of every owner with a deadline at or before `now`."""
+        """Run `on_timer` of owners with a deadline at or before `now`, of LOOKS_A_TURN at most: others have waited long enough then.
+
+        What is left is still due, as `next_deadline` says. So are all, in their order, while a crowded slot moves to the heap.
+        """
+        if not self._open_slots(now):
+            return
         heap = self._heap
+        looks = 0
         while heap and heap[0][0] <= now:
             at, _, owner = heappop(heap)
             if owner.heap_at != at:
@@ -87,3 +137,26 @@ class TimerHeap:
             deadline = owner.next_deadline()
             if deadline < NEVER:
                 self.arm(owner, deadline if deadline > now else now + 1)
+            looks += 1
+            if looks == LOOKS_A_TURN:
+                return
+
+    def _open_slots(self, now: int) -> bool:
+        """Move the slots whose time has come to the heap, MOVES_A_TURN looks at most. Return whether that was all."""
+        last = now >> SLOT_BITS
+        room = MOVES_A_TURN
+        while self._order and self._order[0] <= last:
+            number = self._order[0]
+            owners = self._slots[number].owners
+            for owner in list(islice(owners, room)):
+                del owners[owner]
+                self._serial += 1
+                heappush(self._heap, (owner.heap_at, self._serial, owner))
+                room -= 1
+            if owners:
+                return False
+            heappop(self._order)
+            del self._slots[number]
+        if last > self._opened:
+            self._opened = last
+        return True

@@ -149,6 +149,8 @@ def fin_received(conn: Connection, now: int) -> None:
 
 def enter_time_wait(conn: Connection, now: int) -> None:
     """Both FINs are exchanged and we closed first: a small entry keeps the four-tuple (M-54), the connection is free."""
+    if conn.fastopen is not None:
+        conn.fastopen.on_over(conn, None, now)
     conn.state = TIME_WAIT
     stack = conn.stack
     stack.time_wait.hold(conn, now)
@@ -165,6 +167,8 @@ def finish(conn: Connection, error: OSError | None, now: int) -> None:
         conn.stack.counters.TcpEstabResets += 1
     elif error is not None and conn.state in (SYN_SENT, SYN_RECEIVED):
         conn.stack.counters.TcpAttemptFails += 1
+    if conn.fastopen is not None:
+        conn.fastopen.on_over(conn, error, now)
     conn.state = CLOSED
     conn.stack.forget(conn)
     conn.clear_timers()
