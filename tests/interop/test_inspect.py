@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,13 +12,17 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from interop.daemons import ADDRESS, TUNSTACK, Daemon, need, random_file
 from interop.namespaces import Namespace
 
+from tunstack.cli import main
+from tunstack.daemon.controlclient import ControlClient
 from tunstack.device.tun import CLONE_DEVICE
 
 pytestmark = pytest.mark.root
@@ -36,14 +41,24 @@ class Bench:
         self.daemon = Daemon(namespace, "--control", str(self.control), *flags)
 
     def run(self, command: str, status: int = 0) -> str:
-        """Run a command of ours against the daemon; return what it prints."""
-        words = ["env", f"TUNSTACK_CONTROL={self.control}", f"TUNSTACK_NSTAT_HISTORY={self.history}", *TUNSTACK, *command.split()]
-        result = self.namespace.run(words, check=False)
-        assert result.returncode == status, result.stdout
-        return result.stdout
+        """Run a command of ours against the daemon, in this process; return what it prints."""
+        environment = {"TUNSTACK_CONTROL": str(self.control), "TUNSTACK_NSTAT_HISTORY": str(self.history)}
+        with redirect_stdout(io.StringIO()) as output, mock.patch.dict(os.environ, environment):
+            assert main(command.split()) == status
+        return output.getvalue()
 
     def ss(self, options: str = "", status: int = 0) -> list[str]:
         return self.run(f"ss {options}", status).splitlines()
+
+    def sockets(self, **params: object) -> list[dict[str, Any]]:
+        """Ask for sockets without a command, which takes a Python's start."""
+        with ControlClient(self.control) as client:
+            return [dict(record) for record in client.stream("sockets", **params)]
+
+    def has(self, state: str, timer: str | None = None) -> bool:
+        """Tell whether a socket is in a state, and waits for a timer."""
+        records = [record for record in self.sockets() if record["state"] == state]
+        return any(timer is None or record.get("timer", {}).get("kind") == timer for record in records)
 
     def connect(self, port: int, data: bytes = b"", receive: int = 0) -> socket.socket:
         """Connect from the kernel's TCP, send, and receive so many octets."""
@@ -94,8 +109,7 @@ def test_every_state_is_shown_while_it_lasts(bench: Bench) -> None:
     waiting.close()  # the daemon closed first
     lingering = bench.connect(DAYTIME, receive=26)  # the daemon closed, we do not
     ports = {client.getsockname()[1]: name for client, name in ((established, "E"), (full, "F"), (lingering, "L"))}
-    wait_for(lambda: any("FIN-WAIT-2" in line for line in bench.ss("-tan")) and any("TIME-WAIT" in line for line in bench.ss("-tan")))
-    wait_for(lambda: any("persist" in line for line in bench.ss("-tano state established sport = :19")))
+    wait_for(lambda: bench.has("FIN_WAIT_2") and bench.has("TIME_WAIT") and bench.has("ESTABLISHED", "persist"))
     lines = bench.ss("-tan")
     assert lines[0].split() == ["State", "Recv-Q", "Send-Q", "Local", "Address:Port", "Peer", "Address:Port", "Process"]
     shown = {ports.get(int(line.split()[4].rpartition(":")[2])): line.split() for line in lines[1:] if "LISTEN" not in line}
@@ -210,15 +224,18 @@ def exchange(bench: Bench) -> None:
     """A fixed exchange: echoes, a download, refused connections, resets, a closed window, pings, a datagram for nobody."""
     for _ in range(5):
         bench.connect(ECHO, b"x" * 100, 100).close()
-    size = random_file(bench.daemon.root / "big", 1 << 20) and 1 << 20
-    bench.connect(80, b"GET /big HTTP/1.0\r\n\r\n", size).close()
+    random_file(bench.daemon.root / "big", 1 << 20)
+    download = bench.connect(80, b"GET /big HTTP/1.0\r\n\r\n", 1 << 20)
+    while download.recv(65536):
+        pass
+    download.close()
     for _ in range(3):
         with pytest.raises(ConnectionRefusedError):
             bench.connect(81)
     for _ in range(2):
         reset(bench.connect(ECHO, b"z", 1))
     stuffed = bench.connect(CHARGEN)
-    wait_for(lambda: any("persist" in line for line in bench.ss("-tano sport = :19")))
+    wait_for(lambda: ask(bench, "counters")["TCPWinProbe"])
     reset(stuffed)
     bench.namespace.run(f"ping -q -c 3 -i 0.2 {ADDRESS}")
     with bench.namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
@@ -226,7 +243,7 @@ def exchange(bench: Bench) -> None:
         datagrams.send(b"x")
         with pytest.raises(ConnectionRefusedError):
             datagrams.recv(1)
-    wait_for(lambda: not any(state in line for line in bench.ss("-tan") for state in ("ESTAB", "LAST-ACK", "CLOSE-WAIT", "FIN-WAIT-1")))
+    wait_for(lambda: {record["state"] for record in bench.sockets()} <= {"LISTEN", "TIME_WAIT"})
 
 
 def reset(client: socket.socket) -> None:
