@@ -12,15 +12,30 @@ if TYPE_CHECKING:
     from tunstack.aio import Endpoint, Server, memory_pair, open_tun, run
     from tunstack.device.errors import DeviceError
     from tunstack.engine import CongestionControl
+    from tunstack.engine.keys import Key, KeyChain
     from tunstack.engine.options import SocketOptions
     from tunstack.engine.sysctl import Sysctl
 
-__all__ = ["CongestionControl", "DeviceError", "Endpoint", "Server", "SocketOptions", "Sysctl", "memory_pair", "open_tun", "run"]
+__all__ = [
+    "CongestionControl",
+    "DeviceError",
+    "Endpoint",
+    "Key",
+    "KeyChain",
+    "Server",
+    "SocketOptions",
+    "Sysctl",
+    "memory_pair",
+    "open_tun",
+    "run",
+]
 
 _HOMES = {
     "CongestionControl": "tunstack.engine",
     "DeviceError": "tunstack.device.errors",
     "Endpoint": "tunstack.aio.endpoint",
+    "Key": "tunstack.engine.keys",
+    "KeyChain": "tunstack.engine.keys",
     "Server": "tunstack.aio.server",
     "SocketOptions": "tunstack.engine.options",
     "Sysctl": "tunstack.engine.sysctl",

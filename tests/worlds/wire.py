@@ -101,8 +101,11 @@ class Watch:
             if flags & ACK:
                 back = self._sides[_reverse(flow)]
                 # The SYN-ACK to a SYN that came late means nothing to a peer that has got further.
-                incarnation = back.incarnation if back.acked is None and ack == back.iss + 1 & MASK else -1
-            side = self._sides[flow] = Side(seq, end=(seq + 1) & MASK, stream=self.streams[flow], incarnation=incarnation)
+                covers = 0 <= (ack - back.iss - 1) & MASK <= (back.end - back.iss - 1) & MASK
+                incarnation = back.incarnation if back.acked is None and covers else -1
+            data = packet[20 + offset :]
+            side = self._sides[flow] = Side(seq, end=(seq + 1 + len(data)) & MASK, stream=self.streams[flow], incarnation=incarnation)
+            assert data == side.stream[: len(data)], "the data in the SYN is not the stream's"
             self._agree(side, packet[40 : 20 + offset])
         elif side.has_ts:
             options = decode_options(packet[40 : 20 + offset])

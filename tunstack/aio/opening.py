@@ -9,6 +9,7 @@ from random import Random
 from tunstack.aio.endpoint import Endpoint
 from tunstack.device.memory import memory_pipe
 from tunstack.engine import CongestionControl, pack_address
+from tunstack.engine.keys import Key
 from tunstack.engine.sysctl import Sysctl
 
 
@@ -21,20 +22,25 @@ def open_tun(
     offload: bool = True,
     sysctl: Sysctl | None = None,
     congestion: str | type[CongestionControl] | None = None,
+    keys: Iterable[Key] = (),
 ) -> Endpoint:
     """Return an endpoint on TUN interface `name`, to be started with `async with`.
 
     The interface is created, which takes CAP_NET_ADMIN, or a persistent one is taken over. `host_address` is the kernel's own
     address on it, `address` what the endpoint answers to, within that subnet. Blocks for some milliseconds.
-    `congestion` is an algorithm's name or a class of your own. DeviceError (an OSError) says in one line what is in the way.
+    `congestion` is an algorithm's name or a class of your own; `keys` sign connections (see Endpoint).
+    DeviceError (an OSError) says in one line what is in the way.
     """
     from tunstack.device.tun import TunDevice  # needs netlink, which a stack in memory does without
 
     addresses = [address] if isinstance(address, str) else list(address)
     packed = tuple(pack_address(text) for text in addresses)
-    device = TunDevice.open(name, host_address=host_address, addresses=packed, mtu=mtu, offload=offload)
+    sysctl = sysctl or Sysctl()
+    device = TunDevice.open(
+        name, host_address=host_address, addresses=packed, mtu=mtu, offload=offload, txqueuelen=sysctl.netdev_max_backlog
+    )
     try:
-        return Endpoint(device, packed, sysctl=sysctl, congestion=congestion)
+        return Endpoint(device, packed, sysctl=sysctl, congestion=congestion, keys=keys)
     except BaseException:
         device.close()
         raise

@@ -23,6 +23,7 @@ from tunstack.aio.sockopt import SocketView
 from tunstack.engine import format_address
 from tunstack.engine.connection import Connection
 from tunstack.engine.sink import NULL_SINK
+from tunstack.engine.state import SYN_SENT
 
 logger = logging.getLogger("asyncio")  # asyncio's warnings are looked for under asyncio's name
 
@@ -58,6 +59,7 @@ class StreamTransport(transports._FlowControlMixin):
         "_eof",
         "_filler",
         "_is_over",
+        "_lingers",
         "_paused",
         "_protocol",
         "_receiver",
@@ -90,7 +92,7 @@ class StreamTransport(transports._FlowControlMixin):
         server: ClientSet | None = None,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:
-        """Take over an established connection. `waiter` is done once `connection_made` was called."""
+        """Take over a connection: established, or by Fast Open about to be. `waiter` is done once `connection_made` was called."""
         self._conn = conn
         super().__init__(NO_EXTRA, driver.loop)
         self._driver = driver
@@ -104,6 +106,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._eof = False  # write_eof() was called
         self._paused = False  # pause_reading() was called
         self._is_over = False  # the engine's connection is done with: no more calls to it
+        self._lingers = False  # closed, and SO_LINGER has connection_lost wait
         self._resume_handle: asyncio.Handle | None = None
         self._rest = b""  # received, but the buffered protocol paused before it was given all of it
         self._socket: SocketView | None = None
@@ -367,16 +370,26 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.urgent_received() call failed.")
 
-    def on_established(self) -> None: ...
+    def on_established(self) -> None:
+        """The handshake is done, of a connection that was handed over before (TCP_FASTOPEN_CONNECT)."""
+        if self._closing and not self._conn_lost:
+            self._closing = False
+            self.close()
 
     # The end.
 
     def close(self) -> None:
-        """Send what was written, then end the connection; `connection_lost` comes when all of it was sent."""
+        """Send what was written, then end the connection; `connection_lost` comes when all of it was sent.
+
+        With SO_LINGER and a time, it comes when all of it was acknowledged or the time is up, as whoever awaits `wait_closed()` on a socket
+        sees it: there close(2) holds up the whole loop so long.
+        """
         if self._closing:
             return
         self._closing = True
         conn = self._conn
+        if conn.state is SYN_SENT and conn.tx.queue.end:
+            return  # Fast Open: what was written is on its way in a SYN, or waits for the answer (on_established)
         if self._is_over or not conn.unsent:
             self._lose_cleanly()
             return
@@ -394,7 +407,10 @@ class StreamTransport(transports._FlowControlMixin):
     def _lose_cleanly(self) -> None:
         self._conn_lost = True
         self._close_connection()
-        self._loop.call_soon(self._call_connection_lost, None, context=self._context)
+        if self._is_over or not self._conn.options.linger:
+            self._loop.call_soon(self._call_connection_lost, None, context=self._context)
+        else:
+            self._lingers = True  # on_closed will say when
 
     def _close_connection(self) -> None:
         if not self._is_over:
@@ -410,8 +426,9 @@ class StreamTransport(transports._FlowControlMixin):
 
     def _force_close(self, error: BaseException | None) -> None:
         """Abort with `error` for the protocol. The name is asyncio's: its TLS protocol calls it."""
-        if self._conn_lost:
+        if self._conn_lost and not self._lingers:
             return
+        self._lingers = False
         self._closing = True
         self._conn_lost = True
         if not self._is_over:
@@ -422,6 +439,9 @@ class StreamTransport(transports._FlowControlMixin):
 
     def on_closed(self, error: OSError | None) -> None:
         self._leave()
+        if self._lingers:
+            self._lingers = False
+            self._loop.call_soon(self._call_connection_lost, None, context=self._context)
         if self._conn_lost:
             return
         if error is not None:

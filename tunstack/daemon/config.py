@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tunstack.daemon import settings, sysctls, tomlfile
+from tunstack.daemon import keys, settings, sysctls, tomlfile
 from tunstack.daemon.algorithm import Choice
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.kinds import ItemError, check_host, describe, suggest
@@ -52,6 +52,7 @@ class ServeConfig:
     http_root: Path | None
     http_upload: bool
     sysctl: Mapping[str, sysctls.Value] = field(default_factory=dict)  # by full name, only those that were set
+    keys: tuple[keys.KeyConfig, ...] = ()  # of TCP-AO and TCP MD5
     link: LinkSpec | None = None  # between us and the interface
     congestion: Choice | None = None  # goes before the knob
     control: Path | str | None = None  # the control socket; NO_SOCKET: none, None: where they usually are
@@ -68,6 +69,7 @@ class Values:
         self._document: tomlfile.Document | None = None
         self._complaints: list[tuple[int, str]] = []  # line (0: command line), message
         self.sysctl: dict[str, sysctls.Value] = {}
+        self.keys: list[keys.KeyConfig] = []
 
     def get(self, setting: Setting[T]) -> T:
         """Return a setting's value; one without a default must have been set."""
@@ -124,13 +126,15 @@ class Values:
                 self._take(known[key], value)
             elif key == ("sysctl",):
                 self._take_sysctl(key, value)
+            elif key == ("keys",):
+                self._take_keys(value)
             elif any(other[: len(key)] == key for other in known):
                 if isinstance(value, dict):
                     self._take_table(key, value, known)
                 else:
                     self._complain_at(key, f"must be a table, not {describe(value)}")
             else:
-                siblings = {other[len(prefix)] for other in (*known, ("sysctl",)) if other[: len(prefix)] == prefix}
+                siblings = {other[len(prefix)] for other in (*known, ("sysctl",), ("keys",)) if other[: len(prefix)] == prefix}
                 self._complain_at(key, f"unknown key{suggest(name, sorted(siblings))}")
 
     def _take(self, setting: Setting[Any], value: object) -> None:
@@ -147,6 +151,21 @@ class Values:
         elif isinstance(taken, Choice) and self._path is not None:
             taken = taken.below(self._path.parent)
         self._file[setting.key] = taken
+
+    def _take_keys(self, value: object) -> None:
+        """Take `[[keys]]`."""
+        assert self._path is not None
+        if not isinstance(value, list):
+            self._complain_at(("keys",), f"must be tables, [[keys]], not {describe(value)}")
+            return
+        for index, table in enumerate(value):
+            try:
+                self.keys.append(keys.take(table, self._path.parent))
+                keys.check(self.keys)
+            except keys.KeyMistake as mistake:
+                self._complain_at(("keys", index, mistake.name) if mistake.name else ("keys", index), str(mistake))
+            except ValueError as error:
+                self._complain_at(("keys", index), str(error))
 
     def _take_sysctl(self, key: Key, value: object) -> None:
         """Take `[sysctl]`; a knob may be quoted whole, or its dots may be tables."""
@@ -185,6 +204,7 @@ def load(
         http_root=values.find(settings.HTTP_ROOT),
         http_upload=values.get(settings.HTTP_UPLOAD),
         sysctl={**values.sysctl, **(sysctl or {})},
+        keys=tuple(values.keys),
         link=values.find(settings.LINK),
         congestion=values.find(settings.CONGESTION),
         control=values.find(settings.CONTROL),
@@ -277,5 +297,5 @@ def to_toml(config: ServeConfig) -> str:
             lines.append(f"# {setting.key[-1]} =  # {setting.help}")
         else:
             lines.append(f"{setting.key[-1]} = {setting.kind.to_toml(value)}  # {setting.help}")
-    lines += ["", "[sysctl]", *(f"{name} = {sysctls.to_toml(value)}" for name, value in config.sysctl.items())]
+    lines += ["", "[sysctl]", *(f"{name} = {sysctls.to_toml(value)}" for name, value in config.sysctl.items()), *keys.to_toml(config.keys)]
     return "\n".join(lines) + "\n"

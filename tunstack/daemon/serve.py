@@ -24,6 +24,7 @@ from tunstack.daemon.config import ServeConfig
 from tunstack.daemon.control import Control, for_interface
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.host import give_up_root, loop_factory, open_device
+from tunstack.daemon.keys import ServeKeys
 from tunstack.daemon.linkserve import ServeLink
 from tunstack.daemon.notify import notify
 from tunstack.daemon.services import Services
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FASTOPEN_QUEUE = 256  # connections by Fast Open that wait for their handshake's end, a service at most
+
 
 def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile.
@@ -46,7 +49,7 @@ def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) 
     logging.basicConfig(level=config.log_level.upper(), format="tunstack: %(levelname)s: %(message)s", stream=sys.stderr)
     factory = loop_factory(config.loop)
     congestion = algorithm.prepare(config.congestion)
-    device = open_device(config.interface)
+    device = open_device(config.interface, config.sysctl)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(Daemon(config, device, reread, congestion).run())
@@ -70,6 +73,7 @@ class Daemon:
         self._congestion = congestion
         self._link = None if config.link is None else ServeLink(device, config.link)
         self._started = time.monotonic()
+        self._keys: ServeKeys | None = None
         self._tree: Tree | None = None
         self._endpoint: Endpoint | None = None
         self._control: Control | None = None
@@ -107,8 +111,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         addresses = [str(address) for address in self._config.interface.addresses]
-        if self._link is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._change_link, self._link)
+        if self._link is not None or self._config.keys:
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         device = self._device if self._link is None else self._link.device
         endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl))
         if self._congestion is not None:
@@ -122,8 +126,13 @@ class Daemon:
         endpoint.stack.on_flood = self._on_flood
         await endpoint.start()
         collector = Collector(lambda: len(endpoint.stack.flows))
+        if self._config.keys:
+            self._keys = ServeKeys(endpoint)
+            self._keys.use(self._config.keys)
         try:
             await services.start(endpoint, addresses)
+            for listener in endpoint.stack.listeners:  # in force while net.ipv4.tcp_fastopen has bit 2
+                listener.set_option("fastopen", FASTOPEN_QUEUE)
             collector.start()
             if self._control is not None:
                 await self._control.start(endpoint, self.status)
@@ -178,18 +187,22 @@ class Daemon:
             "memory": {"resident_octets": resident_memory()},
         }
 
-    def _change_link(self, link: ServeLink) -> None:
-        """Take what the file says now; a mistake in it changes nothing."""
+    def _on_hangup(self) -> None:
+        """Take the link and the keys that the file says now; a mistake in it changes nothing."""
         if self._reread is None:
             log.warning("SIGHUP: there is no --config file to read the link from")
             return
         try:
-            link.change(self._reread().link)
+            config = self._reread()
         except UserError as error:
             for message in error.messages:
                 log.warning("SIGHUP: %s", message)
-        else:
-            log.info("SIGHUP: now %s", link)
+            return
+        if self._link is not None:
+            self._link.change(config.link)
+            log.info("SIGHUP: now %s", self._link)
+        if self._keys is not None:
+            log.info("SIGHUP: now %d keys, %d of them new or gone", len(config.keys), self._keys.use(config.keys))
 
     def _on_algorithm_failure(self, name: str, error: Exception) -> None:
         """Tell the first time that the user's congestion control raises; the counter has them all."""

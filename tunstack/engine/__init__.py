@@ -7,6 +7,7 @@ from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
 from tunstack.engine.errors import errno_error, socket_error
 from tunstack.engine.info import ConnectionInfo
+from tunstack.engine.keys import Key, KeyChain, Lifetime
 from tunstack.engine.listener import Listener
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.sink import NULL_SINK, NullSink, Sink
@@ -24,6 +25,9 @@ __all__ = [
     "Connection",
     "ConnectionInfo",
     "Counters",
+    "Key",
+    "KeyChain",
+    "Lifetime",
     "Listener",
     "NullSink",
     "Sink",

@@ -11,6 +11,9 @@ import errno
 TEXTS = {
     "EADDRINUSE": "Address already in use",
     "EADDRNOTAVAIL": "Cannot assign requested address",
+    "EBUSY": "Device or resource busy",
+    "EEXIST": "File exists",
+    "EKEYREJECTED": "Key was rejected by service",
     "EAGAIN": "Resource temporarily unavailable",
     "ECONNABORTED": "Software caused connection abort",
     "ECONNREFUSED": "Connection refused",

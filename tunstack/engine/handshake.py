@@ -24,13 +24,25 @@ KINDS_MAX = 1024  # of agreements that are shared; who makes up more has an obje
 class Agreed:
     """The options that both SYNs carried."""
 
-    __slots__ = ("ecn_ok", "is_scaled", "mss", "rcv_wscale", "sack_ok", "snd_wscale", "ts_ok", "ts_recent", "user_timeout")
+    __slots__ = (
+        "ecn_ok",
+        "is_scaled",
+        "mss",
+        "rcv_wscale",
+        "sack_ok",
+        "signature_octets",
+        "snd_wscale",
+        "ts_ok",
+        "ts_recent",
+        "user_timeout",
+    )
 
     def __init__(self, syn: Segment, sysctl: Sysctl, rcv_wscale: int) -> None:
         self.mss = syn.mss if syn.mss else MSS_DEFAULT  # what the peer takes
         self.ts_ok = sysctl.tcp_timestamps and syn.ts_val is not None
         self.ts_recent = (syn.ts_val or 0) if self.ts_ok else 0
         self.sack_ok = sysctl.tcp_sack and syn.sack_ok
+        self.signature_octets = 0  # of options that sign every later segment (signature.py)
         self.ecn_ok = False  # ecn.py; set by who knows which side asked
         self.user_timeout = usertimeout.decode(syn.options) if syn.options else 0  # s, as the UTO option says; 0: there was none
         self.is_scaled = scaled = sysctl.tcp_window_scaling and syn.wscale is not None
@@ -40,7 +52,7 @@ class Agreed:
     @property
     def option_octets(self) -> int:
         """Octets of options in every later segment."""
-        return TIMESTAMP_OPTION if self.ts_ok else 0
+        return (TIMESTAMP_OPTION if self.ts_ok else 0) + self.signature_octets
 
 
 class Agreements:

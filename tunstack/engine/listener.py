@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import syncookie
+from tunstack.engine import fastopen, syncookie
 from tunstack.engine.connection import Connection
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.opening import open_passive
@@ -23,6 +23,7 @@ from tunstack.wire.flow import reverse_flow, unpack_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
+    from tunstack.engine.fastopenrequest import Requests
     from tunstack.engine.handshake import Agreed
     from tunstack.engine.listeners import PortGroup
     from tunstack.engine.stack import Stack
@@ -43,6 +44,7 @@ class Listener:
         "_inherited",
         "address",
         "backlog",
+        "fastopen",
         "group",
         "has_warned",
         "is_closed",
@@ -76,6 +78,7 @@ class Listener:
         self.on_acceptable = on_acceptable
         self.reuse_port = reuse_port
         self.is_closed = False
+        self.fastopen: Requests | None = None  # connections by cookie, once there was one
         self.has_warned = False  # of a flood
         self.young = 0  # half-open connections whose SYN-ACK was sent once
         self._half_open: dict[bytes, HalfOpen] = {}  # the SYN queue, by incoming flow
@@ -119,6 +122,8 @@ class Listener:
         """Set a socket option (options.py) of connections to come. OSError as `Connection.set_option`."""
         self.options = self.options.having(name, check_option(name, value, self.stack.algorithms))
         self._inherited = self._inherit()
+        if name == "keys":
+            self.stack.use_keys()
 
     def _inherit(self) -> SocketOptions:
         """Return what connections start with: all but what is a listener's matter."""
@@ -168,13 +173,17 @@ class Listener:
         if iss is None and not cookies and self._is_kept_free(seg):
             stack.counters.ListenDrops += 1
             return
-        flow = reverse_flow(seg.flow)
-        entry = HalfOpen(self, seg, stack.isn.isn(flow, now) if iss is None else iss, now)
+        if iss is None:
+            iss = stack.isn.isn(reverse_flow(seg.flow), now)
+        cookie = fastopen.answer(self, seg, now, iss)
+        if cookie is None:
+            return  # it is a connection already
+        entry = HalfOpen(self, seg, iss, now)
         self._half_open[seg.flow] = entry
         self.young += 1
         stack.flows[seg.flow] = entry
         stack.timers.arm(entry, entry.expires_at)
-        entry.send_syn_ack(now)
+        entry.send_syn_ack(now, cookie)
 
     def _is_flooded(self, cookies: int) -> bool:
         """The SYN queue is full: tell it once, and whether a cookie may be the answer."""
@@ -200,9 +209,9 @@ class Listener:
         del self._half_open[entry.flow_in]
         self.stack.flows.pop(entry.flow_in, None)
         entry.expires_at = NEVER
-        self.stack.timers.disarm(entry)
         if not entry.timeouts:
             self.young -= 1
+        self.stack.timers.disarm(entry)
 
     def is_overflown(self) -> bool:
         """Whether the accept queue takes no more, which is counted."""

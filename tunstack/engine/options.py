@@ -12,6 +12,7 @@ from typing import Any
 from tunstack.congestion import available
 from tunstack.engine import ecn
 from tunstack.engine.errors import socket_error
+from tunstack.engine.keys import KeyChain
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,13 @@ class SocketOptions:
     defer_accept: int = 0  # TCP_DEFER_ACCEPT, s for which a listener waits for data; 0: it does not
     congestion: str | None = None  # TCP_CONGESTION
     max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
+    fastopen: int = 0  # TCP_FASTOPEN: connections that wait for their handshake's end at most; 0: a listener without
+    fastopen_connect: bool = False  # TCP_FASTOPEN_CONNECT: the SYN waits for the first write, and carries it
+    fastopen_no_cookie: bool = False  # TCP_FASTOPEN_NO_COOKIE
+    fastopen_key: bytes = field(default=b"", repr=False)  # TCP_FASTOPEN_KEY, one or two; empty: the stack's
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
+    keys: KeyChain | None = None  # TCP_MD5SIG, TCP_AO_ADD_KEY; None: the stack's. Handed over by copy
     inert: Mapping[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
 
     def having(self, name: str, value: Any) -> SocketOptions:
@@ -67,6 +73,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "user_timeout_advertise": (0, 0x7FFF * 60),
     "syncnt": (1, 127),
     "max_pacing_rate": (0, 0xFFFFFFFFFFFFFFFF),
+    "fastopen": (0, 0x7FFFFFFF),
     "tos": (0, 255),
     "ttl": (1, 255),
 }
@@ -85,6 +92,10 @@ def check_option(name: str, value: object, algorithms: Container[object] | None 
     bounds = BOUNDS.get(name)
     if bounds is not None and value is not None and not (isinstance(value, int) and bounds[0] <= value <= bounds[1]):
         raise socket_error("EINVAL")
+    if name == "keys" and value is not None:
+        if not isinstance(value, KeyChain):
+            raise socket_error("EINVAL")
+        return value.copy()
     if name == "congestion" and value is not None and value not in (available() if algorithms is None else algorithms):
         raise socket_error("ENOENT")
     return value & ~ecn.MASK if name == "tos" and isinstance(value, int) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine.handshake import local_mss
-from tunstack.engine.state import SYNCHRONIZED
+from tunstack.engine.state import SYN_SENT, SYNCHRONIZED
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -18,6 +18,9 @@ def on_smaller_path(conn: Connection, mtu: int, now: int) -> None:
     conn.stack.path_mtu.lower(conn.flow, mtu, now)  # comes to set_mtu
     if conn.mtu < before and conn.state in SYNCHRONIZED:
         conn.recovery.on_path_mss(conn.tx.mss < mss)
+        conn.mark_dirty()
+    elif conn.mtu < before and conn.state is SYN_SENT and conn.tx.outstanding > 1:  # a SYN with data was too large: again without
+        conn.syn_due = True
         conn.mark_dirty()
 
 

@@ -314,7 +314,7 @@ class Receiver:
             right = pieces[index].seq if index < len(pieces) and seq_lt(pieces[index].seq, end) else end
             if seq_lt(left, right) or (fin and right == end == left):
                 if len(pieces) >= OUT_OF_ORDER_MAX or self.is_full:
-                    if not prune.make_room(self, left, len(pieces) >= OUT_OF_ORDER_MAX):
+                    if not prune.make_room(self, left):
                         self.counters.TCPOFODrop += 1
                         return
                     self._hold(left, end, payload[(left - seq) & MASK :], fin)  # the pieces are others now

@@ -22,6 +22,9 @@ def put(conn: Connection, name: str, value: object, now: int) -> None:
         options = conn.options  # it may be the listener's, and stays so; setting it has effects all the same
     else:
         options = conn.options = conn.options.having(name, value)
+    if name == "keys":
+        _put_keys(conn, was)
+        return
     if name == "keepalive":
         if not value:
             conn.keepalive_at = NEVER
@@ -43,6 +46,14 @@ def put(conn: Connection, name: str, value: object, now: int) -> None:
         conn.tx.sndbuf = sendbuffer.flight_limit(options.sndbuf, conn.stack.sysctl)
     elif conn.rx is not None:
         _put_receiving(conn, name, value)
+
+
+def _put_keys(conn: Connection, was: object) -> None:
+    try:
+        conn.stack.use_keys().rekey(conn)
+    except OSError:
+        conn.options = conn.options.having("keys", was)
+        raise
 
 
 def _put_receiving(conn: Connection, name: str, value: object) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from tunstack.congestion import Algorithms, CongestionControl
-from tunstack.engine import ecn
+from tunstack.engine import ecn, fastopen, fastopenclient
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -33,15 +33,16 @@ from tunstack.engine.ports import Ports
 from tunstack.engine.proven import ProvenHosts
 from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.reuse import take_over
+from tunstack.engine.signature import Signatures
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import CLOSED
+from tunstack.engine.state import CLOSED, SYN_RECEIVED
 from tunstack.engine.syncookie import SynCookies
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
 from tunstack.seq import MASK, seq_ge, seq_lt
 from tunstack.wire import codec, ipv4
-from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow, unpack_flow
+from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
 
 CHALLENGE_PERIOD = 1_000_000  # us
@@ -69,10 +70,13 @@ class Stack:
         self.isn = IsnGenerator(secret)
         self.cookies = SynCookies(secret)
         self.proven = ProvenHosts()
+        self.fastopen_cookies = fastopenclient.Cookies(config.sysctl, self.counters)
         self.timers = TimerHeap()
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, lambda: self.connections)
         self.time_wait = TimeWaitTable(self)
         self.agreements = Agreements()
+        self.signatures = Signatures(self)  # keys, and who signs
+        self.signing: Signatures | None = None  # the same, once there was a key (use_keys)
         self.orphans = Orphans(self)
         self.memory = Memory(self.sysctl, self.counters)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
@@ -100,6 +104,11 @@ class Stack:
         if name not in self.algorithms:
             raise ValueError(f"there is no congestion control named {name!r}; there is {', '.join(self.algorithms)}")
         self.sysctl.tcp_congestion_control = name
+
+    def use_keys(self) -> Signatures:
+        """Judge and sign segments from now on: somebody has keys, or is to have some."""
+        self.signing = self.signatures
+        return self.signatures
 
     def _on_algorithm_failure(self, name: str, error: Exception) -> None:
         self.counters.TCPCongestionFallback += 1
@@ -134,12 +143,15 @@ class Stack:
         """Handle a batch from the device. Sinks are called in here, at the end of each segment."""
         counters = self.counters
         flows = self.flows
+        gate = self.signatures if batch.has_options else self.signing
         unmarked = -counters.TcpInSegs
         for seg in batch.segments:
             counters.TcpInSegs += seg.packets
             if seg.tos & 3:  # ecn.MASK
                 unmarked -= self._count_mark(seg.tos, seg.packets)
             owner = flows.get(seg.flow)
+            if gate is not None and not gate.admits(seg, owner, now):
+                continue
             if owner is not None:
                 owner.on_segment(seg, now)
             else:
@@ -153,7 +165,12 @@ class Stack:
         if batch.checksum_errors:
             counters.TcpInCsumErrors += batch.checksum_errors
             counters.TcpInErrs += batch.checksum_errors
-        counters.IpInHdrErrors += batch.header_errors
+            counters.TcpInSegs += batch.checksum_errors
+            counters.IpInReceives += batch.checksum_errors
+            counters.IpInDelivers += batch.checksum_errors
+        if batch.header_errors:
+            counters.IpInHdrErrors += batch.header_errors
+            counters.IpInReceives += batch.header_errors
 
     def _count_mark(self, tos: int, packets: int) -> int:
         """Count packets by their ECN codepoint; return how many were not plain."""
@@ -171,12 +188,14 @@ class Stack:
 
     def _receive_unknown(self, seg: Segment, now: int) -> None:
         """A segment of no connection: a listener's, or one that is answered with RST (RFC 9293 3.10.7.1)."""
-        src, _, dst, _ = unpack_flow(seg.flow)
+        flow = seg.flow
+        n = (len(flow) - 4) >> 1  # octets of an address: unpack_flow, inlined
+        src, dst = flow[:n], flow[n : n + n]
         if dst not in self._addresses or not is_host(src) or src in self._addresses:
             self.counters.IpInAddrErrors += 1
             self.counters.IpInDelivers -= 1  # `receive` counted it
             return
-        listener = self.listeners.find(seg.flow)
+        listener = self.listeners.find(flow)
         if listener is not None:
             listener.on_segment(seg, now)
         else:
@@ -214,6 +233,8 @@ class Stack:
             self.counters.TcpInErrs += 1
             return
         owner = self.flows.get(seg.flow)
+        if (seg.options or self.signing is not None) and not self.signatures.admits(seg, owner, now):
+            return
         if owner is not None:
             owner.on_segment(seg, now)
         else:
@@ -225,10 +246,13 @@ class Stack:
         if owner is None:
             self.counters.IcmpInErrors += 1
             return
-        if isinstance(owner, Connection) and not (seq_ge(error.seq, owner.tx.snd_una) and seq_lt(error.seq, owner.tx.snd_nxt)):
-            self.counters.OutOfWindowIcmps += 1
-            return
-        owner.on_icmp(error, now)
+        if isinstance(owner, Connection):
+            oldest = owner.tx.iss if owner.state is SYN_RECEIVED else owner.tx.snd_una  # Fast Open's SYN-ACK is before snd_una
+            if not (seq_ge(error.seq, oldest) and seq_lt(error.seq, owner.tx.snd_nxt)):
+                self.counters.OutOfWindowIcmps += 1
+                return
+        if self.signing is None or not self.signing.ignores(error, owner):
+            owner.on_icmp(error, now)
 
     def advance(self, now: int) -> None:
         """Handle timers that are due, up to a bound; what is left is still due (`next_deadline`)."""
@@ -241,20 +265,25 @@ class Stack:
     def poll_transmit(self, now: int) -> Segment | bytes | None:  # hot
         """Return the next segment or IPv4 packet to send, None when there is nothing. Connections take turns."""
         counters = self.counters
+        signing = self.signing
+        max_payload = self.config.max_payload
         while True:
             if self._replies:
                 seg = self._replies.popleft()
+                if signing is not None:
+                    signing.sign(seg, now)
                 counters.TcpOutSegs += 1
                 counters.IpOutRequests += 1
                 return seg
-            if self._icmp.has_output:
-                counters.IpOutRequests += 1
+            if self._icmp.has_output:  # which counts its datagrams itself, before they are cut
                 return self._icmp.poll_transmit()
             dirty = self._dirty
             while dirty:
                 conn = dirty[0]
-                out = conn.poll_transmit(now, self.config.max_payload)
+                out = conn.poll_transmit(now, max_payload if signing is None else signing.max_payload(conn, max_payload))
                 if out is not None:
+                    if signing is not None:
+                        signing.sign(out, now)
                     packets = -(-out.length // out.gso_size) if out.gso_size else 1
                     conn.segs_out += packets
                     if out.length:
@@ -342,7 +371,10 @@ class Stack:
         options = check_options(options or SocketOptions(), self.algorithms)
         port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
         listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
+        fastopen.enable(listener)
         self.listeners.add(listener)
+        if listener.options.keys is not None:
+            self.use_keys()
         return listener
 
     def find_listener(self, flow: bytes) -> Listener | None:
@@ -359,17 +391,20 @@ class Stack:
         local: bytes | None = None,
         local_port: int = 0,
         options: SocketOptions | None = None,
+        data: bytes | memoryview | None = None,
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
+        `data` is written at once, and rides on the SYN if Fast Open can be (MSG_FASTOPEN); what does not follows the handshake.
+
         OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
-        ENETUNREACH (no such destination), or setsockopt(2)'s.
+        ENETUNREACH (no such destination, or our own address), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
             local = self.config.addresses[0]
         if local not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not is_host(remote) or not remote_port:
+        if not is_host(remote) or not remote_port or remote in self._addresses:  # there is no loopback
             raise socket_error("ENETUNREACH")
 
         options = check_options(options or SocketOptions(), self.algorithms)
@@ -383,7 +418,14 @@ class Stack:
         if is_own_port:
             self._ports.keep(conn)
         self.counters.TcpActiveOpens += 1
+        if options.keys is not None:
+            self.use_keys()
+        if self.signing is not None:
+            self.signing.open(conn)
+        fastopenclient.begin(conn, data is not None, now)
         open_active(conn, now)
+        if data:
+            conn.send(data, now)
         return conn
 
     def adopt(self, conn: Connection) -> None:

@@ -149,6 +149,8 @@ def _unpack(records: memoryview, buffer: memoryview, batch: Batch) -> None:  # h
             )
             if present > 1:
                 _rare_options(segment, present, mss, wscale, records[at : at + _RECORD])
+                if present & _HAS_OPTIONS:
+                    batch.has_options = True
             batch.segments.append(segment)
         at += _RECORD
 

@@ -110,11 +110,12 @@ class Batch:
     fragments) as one whole datagram each, its IPv4 header checked. Both are borrowed until the next read.
     """
 
-    __slots__ = ("checksum_errors", "header_errors", "ignored", "packets", "segments")
+    __slots__ = ("checksum_errors", "has_options", "header_errors", "ignored", "packets", "segments")
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.packets: list[memoryview] = []
         self.checksum_errors = 0  # TCP segments dropped: bad checksum (TcpInCsumErrors)
         self.header_errors = 0  # frames dropped: malformed IPv4 or TCP header (IpInHdrErrors, TcpInErrs)
+        self.has_options = False  # some segment has `options`: the stack looks for signatures
         self.ignored = 0  # frames that are not IPv4: a TUN interface also brings the host's IPv6 solicitations

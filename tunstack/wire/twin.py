@@ -91,6 +91,8 @@ class Reader:
             if gso_type & ~virtio.GSO_ECN == virtio.GSO_TCPV4 and 0 < gso_size < segment.length:
                 segment.gso_size = gso_size
                 segment.packets = -(-segment.length // gso_size)
+            if segment.options:
+                batch.has_options = True
             coalescer.add(segment, parsed.options)
         elif parsed.verdict == tcp.PACKET:
             packet: memoryview | None = parsed.packet
