@@ -182,5 +182,3 @@ class ListenerView(_View):
 
     def set_option(self, name: str, value: object) -> None:
         self._listener.set_option(name, value)
-        if name == "keys":
-            self._listener.stack.use_keys()

@@ -42,7 +42,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or seg.seq != rx.rcv_nxt
         or seg.window << tx.wscale != tx.snd_wnd
         or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
-        or not (length or newly_acked)
+        or not (length or newly_acked or tx.snd_una == tx.snd_nxt)  # with nothing in flight it is the answer to a keepalive probe
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
         or (length and (rx.pieces or conn.is_orphan or rx.urgent is not None or (rx.queued and rx.is_full)))
         or seg.sack
@@ -72,6 +72,8 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         rx.ready += (seg.payload[0],)  # type: ignore[operator]
         rx.rcv_nxt = (rx.rcv_nxt + length) & MASK
         data_came(conn, seg, now)
+    elif not newly_acked:
+        counters.TCPPureAcks += 1
     return True
 
 

@@ -122,6 +122,8 @@ class Listener:
         """Set a socket option (options.py) of connections to come. OSError as `Connection.set_option`."""
         self.options = self.options.having(name, check_option(name, value, self.stack.algorithms))
         self._inherited = self._inherit()
+        if name == "keys":
+            self.stack.use_keys()
 
     def _inherit(self) -> SocketOptions:
         """Return what connections start with: all but what is a listener's matter."""
@@ -207,9 +209,9 @@ class Listener:
         del self._half_open[entry.flow_in]
         self.stack.flows.pop(entry.flow_in, None)
         entry.expires_at = NEVER
-        self.stack.timers.disarm(entry)
         if not entry.timeouts:
             self.young -= 1
+        self.stack.timers.disarm(entry)
 
     def is_overflown(self) -> bool:
         """Whether the accept queue takes no more, which is counted."""

@@ -92,8 +92,10 @@ def check_option(name: str, value: object, algorithms: Container[object] | None 
     bounds = BOUNDS.get(name)
     if bounds is not None and value is not None and not (isinstance(value, int) and bounds[0] <= value <= bounds[1]):
         raise socket_error("EINVAL")
-    if name == "keys" and not (value is None or isinstance(value, KeyChain)):
-        raise socket_error("EINVAL")
+    if name == "keys" and value is not None:
+        if not isinstance(value, KeyChain):
+            raise socket_error("EINVAL")
+        return value.copy()
     if name == "congestion" and value is not None and value not in (available() if algorithms is None else algorithms):
         raise socket_error("ENOENT")
     return value & ~ecn.MASK if name == "tos" and isinstance(value, int) else value
