@@ -92,6 +92,7 @@ def test_mistakes_are_a_line_each_and_status_1(start_daemon: Callable[..., Daemo
         (["net.ipv4.tcp_available_congestion_control=x"], "can only be read"),
         (["net.ipv4.tcp_tw_recycle=1"], "it broke connections of clients that share an address behind NAT"),
         (["-w", "net.ipv4.tcp_sack"], "'net.ipv4.tcp_sack' is not of the form NAME=VALUE"),
+        (["=1"], "'=1' is not of the form NAME=VALUE"),
     ):
         status, output, errors = sysctl(daemon, *arguments)
         assert (status, output, errors.count("\n")) == (1, "", 1) and message in errors, arguments

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunstack.cli.parser import Parser, add_settings, add_sysctl, overrides
+from tunstack.cli.parser import Parser
+from tunstack.cli.settingflags import add_settings, add_sysctl, overrides
 from tunstack.daemon import algorithm, config, settings
 
 DESCRIPTION = """\

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tunstack.engine.state import State
-from tunstack.inspect import snmp
+from tunstack.inspect import snmp, snmpvalues
 from tunstack.wire.flow import format_address
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class StackCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric as it is now."""
-        for table, counters in snmp.tables(snmp.values(self._stack)).items():
+        for table, counters in snmp.tables(snmpvalues.values(self._stack)).items():
             for field, value in counters.items():
                 if table + field not in snmp.GAUGES:
                     yield CounterMetricFamily(metric_name(table, field), f"Linux's {table}{field}", value=value)
