@@ -41,6 +41,8 @@ SYSCTLS: dict[str, dict[str, str]] = {
     "nplab-linux": {"net/ipv4/tcp_rmem": "4096 87380 4194303"},  # window scale 6
 }
 
+# Words that scripts leave to whoever runs them: the cookies of REMOTE under the suites' key and under one of zeros, a code of ICMP.
+DEFINES = {"TFO_COOKIE": "3021b9d889017eeb", "TFO_COOKIE_ZERO": "b7c12350a90dc8f5", "CODE": "host_unreachable"}
 # The error of times that a suite's own runner allows, us; packetdrill's default is 4000.
 TOLERANCES: dict[str, int] = {"gvisor": 100_000}
 
@@ -132,6 +134,7 @@ def run_file(path: Path, folder: Path, script: Script, setting: Setting, on_linu
         command += [str(setting.packetdrill), *ADDRESSES, f"--so_filename={setting.plugin}", f"--so_flags={flags}"]
     else:
         command += [str(setting.packetdrill), *ADDRESSES]
+    command += [f"--define={name}={value}" for name, value in DEFINES.items()]
     if script.suite in TOLERANCES:
         command.append(f"--tolerance_usecs={TOLERANCES[script.suite]}")
     command.append(path.name)

@@ -29,7 +29,7 @@ from tunstack.engine.stack import Stack
 from tunstack.engine.sysctl import Sysctl
 from tunstack.sim.loop import VirtualLoop
 from tunstack.wire.flow import pack_address, pack_flow, reverse_flow
-from tunstack.wire.segment import ACK, RST, SYN, Batch, Segment
+from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Batch, Segment
 
 ADDRESS = "10.77.0.2"
 PORT = 5001
@@ -51,7 +51,9 @@ class Peers:
         self.on_readable: Callable[[], None] | None = None
         self.is_dead = False  # they answer nothing any more
         self.heard = 0  # segments
+        self.most_waiting = 0  # segments at a time
         self._waiting: list[Segment] = []
+        self._una: dict[bytes, int] = {}  # what was acknowledged last, by flow, of connections that have carried data
 
     def fileno(self) -> int:
         return -1
@@ -69,6 +71,10 @@ class Peers:
         for flow in flows:
             self._say(Segment(flow, ISN + 1, 0, RST, 0))
 
+    def send(self, flow: bytes, data: bytes) -> None:
+        """Send the first data of a connection, of incoming segments' flow, that has sent us some."""
+        self._say(Segment(flow, ISN + 1, self._una[flow], ACK | PSH, 502, (memoryview(data),), len(data), 1000))
+
     def read_batch(self) -> Batch:
         batch = Batch()
         batch.segments, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
@@ -78,17 +84,29 @@ class Peers:
         assert isinstance(item, Segment)
         self.heard += 1
         if not self.is_dead and not item.flags & RST:
-            ts_val = 1000 if item.ts_val is not None else None
-            ack = (item.seq + bool(item.flags & SYN)) & 0xFFFFFFFF
-            if not item.flags & SYN:
-                ack = (ack + 1) & 0xFFFFFFFF  # a probe is an octet behind
-            self._say(Segment(reverse_flow(item.flow), ISN + 1, ack, ACK, 502, (), 0, ts_val, item.ts_val or 0))
+            self._answer(item)
         return True
+
+    def _answer(self, seg: Segment) -> None:
+        """Acknowledge what takes sequence numbers, and a probe, which is an octet behind; but no ACK."""
+        flow = reverse_flow(seg.flow)
+        end = (seg.seq + seg.length + bool(seg.flags & (SYN | FIN))) & 0xFFFFFFFF
+        una = self._una.get(flow)
+        if seg.length:
+            self._una[flow] = end
+        elif end == una:
+            return
+        elif end == seg.seq:
+            end = (end + 1) & 0xFFFFFFFF
+        ts_val = 1000 if seg.ts_val is not None else None
+        seq = ISN + 1 if seg.flags & SYN or seg.length else seg.ack
+        self._say(Segment(flow, seq, end, ACK, 502, (), 0, ts_val, seg.ts_val or 0))
 
     def close(self) -> None: ...
 
     def _say(self, seg: Segment) -> None:
         self._waiting.append(seg)
+        self.most_waiting = max(self.most_waiting, len(self._waiting))
         if self.on_readable is not None:
             self.on_readable()
 

@@ -47,12 +47,14 @@ def check_memory(connections: int) -> None:
 class Bench:
     """Server and client, ready. Every figure is of the server."""
 
-    def __init__(self, stack: ExitStack, client: Path, keepalive: bool) -> None:
+    def __init__(self, stack: ExitStack, client: Path, keepalive: bool, plain_gc: bool) -> None:
         namespace = stack.enter_context(Namespace())
         namespace.set_sysctl("ipv4/ip_local_port_range", "1024 65535")
         arguments = [sys.executable, os.fspath(HERE / "serve_idle.py"), f"{HOST_ADDRESS}/{PREFIX}", SERVER_ADDRESS]
         if not keepalive:
             arguments.append("--no-keepalive")
+        if plain_gc:
+            arguments.append("--plain-gc")
         self._server = stack.enter_context(Process(arguments, namespace))
         self._server.record(TIMEOUT)
         for address in SOURCES:
@@ -110,7 +112,7 @@ def measure(bench: Bench, steps: list[int]) -> None:
         stop, collection = now["longest_stop_s"] * 1e3, now["collection_s"] * 1e3
         rows.append([step, f"{each:.0f}", f"{cpu * 1e6:.0f}", f"{stop:.0f}", f"{collection:.0f}"])
         before, opened = now, step
-    headers = ["connections", "octets each", "CPU us each", "longest stop ms", "gc.collect() ms"]
+    headers = ["connections", "octets each", "CPU us each", "longest turn ms", "gc.collect() ms"]
     print(tabulate(rows, headers, disable_numparse=True, colalign=["right"] * len(headers)), flush=True)
     before = bench.server("figures")
     bench.open(1)
@@ -125,7 +127,7 @@ def sweep(bench: Bench) -> None:
         raise ProcessError(f"{figures['probes']:.0f} probes, {figures['unanswered']:.0f} of them without an answer")
     print(
         f"keepalive sweep: {figures['probes']} probes, all answered: {figures['cpu_s']:.2f} s of CPU in {figures['seconds']:.1f} s,"
-        f" {figures['cpu_s'] / figures['probes'] * 1e6:.1f} us each, longest stop {figures['longest_stop_s'] * 1e3:.0f} ms"
+        f" {figures['cpu_s'] / figures['probes'] * 1e6:.1f} us each, longest turn {figures['longest_stop_s'] * 1e3:.0f} ms"
     )
     bench.check()
 
@@ -134,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=STEPS[-1], metavar="N", help=f"how many (default {STEPS[-1]})")
     parser.add_argument("--no-keepalive", action="store_true", help="without SO_KEEPALIVE, and without the sweep")
+    parser.add_argument("--plain-gc", action="store_true", help="without what the daemon does about the garbage collector's pauses")
     options = parser.parse_args()
     if not 1 <= options.connections <= 400_000:
         parser.error("--connections: between 1 and 400000")
@@ -142,7 +145,7 @@ def main() -> None:
         check_memory(options.connections)
         client = compile_client(BUILD, "idle_client")
         with ExitStack() as stack:
-            bench = Bench(stack, client, not options.no_keepalive)
+            bench = Bench(stack, client, not options.no_keepalive, options.plain_gc)
             measure(bench, steps)
             if not options.no_keepalive:
                 sweep(bench)

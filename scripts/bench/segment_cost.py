@@ -170,7 +170,7 @@ class World:
 
         def accept(listener: Listener) -> None:
             while (conn := listener.accept()) is not None:
-                conn.options.nodelay = True
+                conn.set_option("nodelay", True, self.now)
                 conn.sink = make_sink(self, conn)
                 conn.resume(self.now)
 
@@ -179,7 +179,7 @@ class World:
     def connect(self, sink: NullSink) -> Connection:
         """Open a connection from the client."""
         conn = self.client.stack.connect(self.server.address, PORT, sink, self.now)
-        conn.options.nodelay = True
+        conn.set_option("nodelay", True, self.now)
         return conn
 
     def step(self) -> None:

@@ -227,3 +227,63 @@ async def test_closing_from_data_received_ends_delivery(world):
     await near.until(lambda: near.events[-1].startswith("lost"))
     assert far.calls == 1
     server.close()
+
+
+def linger(recorder: Recorder, seconds: int) -> None:
+    recorder.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+
+
+async def test_linger_with_time_waits_for_the_acknowledgement(ours):
+    """M-57: a socket's close(2) would block so long, and the loop with it."""
+    near, far, server = await connected(ours)
+    linger(near, 1000)
+    device = ours.client.device
+    held: list[bytes] = []
+    carry, device.carry = device.carry, held.append
+    near.transport.write(b"the last words")
+    near.transport.close()
+    await settle()
+    assert held and "lost" not in near.events and not near.transport.get_write_buffer_size()
+    device.carry = carry
+    for frame in held:
+        carry(frame)
+    await near.until("lost")
+    await far.until("lost")
+    assert bytes(far.data) == b"the last words" and near.error is None
+    server.close()
+
+
+async def test_linger_with_time_ends_when_it_is_up(virtual):
+    """M-57: what was not acknowledged is sent on all the same."""
+    near, far, server = await connected(virtual)
+    linger(near, 30)
+    device = virtual.client.device
+    carry, device.carry = device.carry, lambda frame: None
+    loop = near.transport._loop
+    near.transport.write(b"the last words")
+    began = loop.time()
+    near.transport.close()
+    await near.until("lost")
+    assert 30 <= loop.time() - began < 30.1 and near.error is None
+    device.carry = carry
+    await far.until("lost")
+    assert bytes(far.data) == b"the last words"
+    server.close()
+
+
+async def test_abort_ends_the_lingering(ours):
+    """M-57."""
+    near, far, server = await connected(ours)
+    linger(near, 1000)
+    device = ours.client.device
+    carry, device.carry = device.carry, lambda frame: None
+    near.transport.write(b"lost words")
+    near.transport.close()
+    await settle()
+    assert "lost" not in near.events
+    device.carry = carry
+    near.transport.abort()
+    await near.until("lost")
+    await far.until("lost ConnectionResetError")
+    assert not ours.client.stack.flows
+    server.close()

@@ -210,3 +210,68 @@ async def test_reset_before_the_protocol_is_made_is_told_to_it(ours, monkeypatch
     await near.until("lost ConnectionResetError")
     assert near.events == ["made", "lost ConnectionResetError"] and transport.is_closing()
     server.close()
+
+
+# Both sides at once.
+
+NEAR, FAR = ("10.77.0.1", 4000), ("10.77.0.2", 5000)
+
+
+async def at_once(ours):
+    """Have both endpoints connect to each other, each from the port that the other one connects to."""
+    near, far = Recorder(), Recorder()
+    results = await asyncio.gather(
+        ours.client.create_connection(lambda: near, *FAR, local_addr=NEAR),
+        ours.server.create_connection(lambda: far, *NEAR, local_addr=FAR),
+    )
+    return near, far, [transport for transport, _ in results]
+
+
+async def test_two_endpoints_that_connect_to_each_other_at_once_are_one_connection(ours):
+    """M-21, RFC 9293 3.5: data both ways, and an orderly end."""
+    near, far, (left, right) = await at_once(ours)
+    assert left.get_extra_info("sockname") == NEAR == right.get_extra_info("peername")
+    assert right.get_extra_info("sockname") == FAR == left.get_extra_info("peername")
+    for endpoint in (ours.client, ours.server):
+        assert len(endpoint.stack.flows) == 1
+        assert endpoint.stack.counters.TcpActiveOpens == 1 and endpoint.stack.counters.TcpPassiveOpens == 0
+        assert endpoint.stack.counters.TcpOutRsts == 0
+    left.write(b"from the near end")
+    right.write(b"from the far end")
+    assert await near.received(16) == b"from the far end" and await far.received(17) == b"from the near end"
+    left.close()
+    await far.until("lost")
+    await near.until("lost")
+
+
+async def test_a_stream_opened_at_once_moves_megabytes(ours):
+    """M-21."""
+    (reader, writer), (other, sender) = await asyncio.gather(
+        ours.client.open_connection(*FAR, local_addr=NEAR), ours.server.open_connection(*NEAR, local_addr=FAR)
+    )
+    sender.write(bytes(4_000_000))
+    sender.write_eof()
+    writer.write(b"back")
+    writer.write_eof()
+    assert len(await reader.read()) == 4_000_000 and await other.read() == b"back"
+    writer.close()
+    sender.close()
+    await asyncio.gather(writer.wait_closed(), sender.wait_closed())
+
+
+async def test_both_close_at_once_too(ours):
+    """M-52."""
+    near, far, (left, right) = await at_once(ours)
+    left.close()
+    right.close()
+    await near.until("lost")
+    await far.until("lost")
+
+
+async def test_an_address_of_our_own_is_unreachable_at_once(ours):
+    """M-22, M-25: there is no loopback interface behind a TUN; Linux, which has one, would even connect a socket to itself."""
+    for port in (NEAR[1], 80):
+        with pytest.raises(OSError) as caught:
+            await ours.client.create_connection(Recorder, NEAR[0], port, local_addr=NEAR)
+        assert caught.value.errno == errno.ENETUNREACH
+    assert not ours.client.stack.flows

@@ -89,9 +89,10 @@ def rst(rng: random.Random, conn: Connection) -> Segment:
 
 
 def syn(rng: random.Random, conn: Connection) -> Segment:
-    """RFC 5961 4: at any sequence number at all."""
+    """RFC 5961 4: at any sequence number at all, even with the right acknowledgement."""
     distance = rng.choice((0, rng.randrange(65536), rng.randrange(MASK)))
-    return blind_segment(rng, conn, SYN | rng.choice((0, ACK)), conn.rx.rcv_nxt + distance, rng.getrandbits(32), rng.choice((0, 0, 100)))
+    ack = rng.choice((conn.tx.snd_una, rng.getrandbits(32)))
+    return blind_segment(rng, conn, SYN | rng.choice((0, ACK)), conn.rx.rcv_nxt + distance, ack, rng.choice((0, 0, 100)))
 
 
 def data_outside(rng: random.Random, conn: Connection) -> Segment:

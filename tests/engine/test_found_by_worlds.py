@@ -111,8 +111,7 @@ def test_data_that_acknowledges_nothing_does_not_put_the_loss_probe_off(play: Pl
 
 def test_the_window_of_a_reduction_is_never_below_a_segment() -> None:
     """M-35, congestion/base.py: also where a few octets are all that is in the network."""
-    prr = RateReduction()
-    prr.begin(10_000)
+    prr = RateReduction(10_000)
     prr.out = 100
     assert prr.window(2, 5_000, 1, 1_000, False) == 1_000
     assert prr.window(8_000, 5_000, 1_000, 1_000, False) >= 8_000

@@ -101,6 +101,20 @@ def test_an_unreachable_ends_a_half_open_connection(play: Play) -> None:
     """)
 
 
+@pytest.mark.parametrize("code", ["port", "protocol", "admin_prohibited"])
+def test_other_unreachables_leave_a_half_open_connection(play: Play, code: str) -> None:
+    """M-23: as in Linux, which drops it for an unreachable network or host alone (tests/interop/test_icmp_errors.py)."""
+    play(f"""
+        0    listen 8080
+        +0   < S 0:0(0) win 30000 <mss 1460>
+        +0   > S. 0:0(0) ack 1
+        +.01 < icmp unreachable {code} [0:0(0)]
+        +.99 > S. 0:0(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 30000
+        +0   accept
+    """)
+
+
 def test_fragmentation_needed_lowers_the_mss_and_sends_again_what_did_not_pass(play: Play) -> None:
     """M-07, RFC 1191 6.5: at once, and not as a sign of congestion."""
     play(

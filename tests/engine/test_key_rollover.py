@@ -184,7 +184,7 @@ def test_what_becomes_of_a_listeners_keys_is_nothing_to_connections_that_it_has_
     listening = SocketOptions(keys=KeyChain([key(is_server=True)]))
     pair = Pair([key()], [], options=listening)
     conn, _, peer, heard = pair.open()
-    pair.listener.options.keys = None
+    pair.listener.set_option("keys", None)
     pair.say(conn, b"as before", heard)
     assert peer.options.keys is not None and len(peer.options.keys) == 1
     _, note = pair.connect(PORT)

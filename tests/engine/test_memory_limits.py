@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from engine.rawpeer import IRS, RawPeer, Reader
 
 from tunstack.engine.receiver import OUT_OF_ORDER_MAX
@@ -131,9 +132,10 @@ def test_contiguous_pieces_are_joined_before_any_is_dropped() -> None:
     assert bytes(sink.data[5000:]) == b"".join(bytes(((5000 + 10 * i) & 0xFF,) * 10) for i in range(octets // 10))
 
 
-def test_a_peer_that_fills_the_buffer_with_specks_does_not_buy_time() -> None:
+@pytest.mark.parametrize("rcvbuf", [131_072, 8 << 20], ids=["octets", "pieces"])
+def test_a_peer_that_fills_the_buffer_with_specks_does_not_buy_time(rcvbuf: int) -> None:
     """M-33, CVE-2018-5390: each segment lies before all that is held, and finds the buffer full; pruning must not look at all each time."""
-    peer = RawPeer()
+    peer = RawPeer(tcp_rmem=(4096, rcvbuf, rcvbuf))
     conn = peer.open(1000)
     start = conn.rx.rcv_nxt
     began = time.process_time()

@@ -72,6 +72,15 @@ def test_knobs_are_shown_and_set_and_count_from_then_on(start_daemon: Callable[.
     assert "net.ipv4.ip_default_ttl = 33 (was 64), set by pid " in log and "uid 0" in log
 
 
+def test_backlog_of_frames_is_the_interfaces_queue(start_daemon: Callable[..., Daemon]) -> None:
+    """M-62: net.core.netdev_max_backlog bounds the frames that are not yet handled."""
+    daemon = start_daemon("--sysctl", "net.core.netdev_max_backlog=321")
+    assert " qlen 321" in daemon.namespace.run("ip link show tunstack0").stdout
+    assert sysctl(daemon, "-n", "net.core.netdev_max_backlog") == (0, "321\n", "")
+    status, output, errors = sysctl(daemon, "net.core.netdev_max_backlog=500")
+    assert (status, output) == (1, "") and "counts when the interface is opened" in errors
+
+
 def test_mistakes_are_a_line_each_and_status_1(start_daemon: Callable[..., Daemon]) -> None:
     """M-62, M-55."""
     daemon = start_daemon()
@@ -195,7 +204,7 @@ t="{python} -m tunstack"
 unset TUNSTACK_CONTROL
 $t sysctl net.ipv4.tcp_sack || echo status=$?
 start() {{ $t serve --tun $1 --host-address $2.1/24 --address $2.2 --no-http >/run/$1.log 2>&1 & }}
-wait_for() {{ n=0; until grep -q serving /run/$1.log; do sleep 0.1; n=$((n + 1)); test $n -lt 300; done; }}
+wait_for() {{ n=0; until grep -qs serving /run/$1.log; do sleep 0.1; n=$((n + 1)); test $n -lt 300; done; }}
 start tuna 10.1.1; a=$!; wait_for tuna
 $t sysctl net.ipv4.tcp_sack
 start tunb 10.1.2; b=$!; wait_for tunb

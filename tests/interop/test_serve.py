@@ -27,7 +27,7 @@ def connect(namespace: Namespace, port: int) -> socket.socket:
 def refuse(namespace: Namespace, *flags: str) -> str:
     """Return the one line with which `serve` refuses to start; it leaves nothing behind."""
     before = namespace.links()
-    done = namespace.run([*TUNSTACK, "serve", *flags], check=False)
+    done = namespace.run([*TUNSTACK, "serve", "--control", "none", *flags], check=False)
     assert done.returncode == 2 and done.stdout.count("\n") == 1, done.stdout
     assert namespace.links() == before
     return done.stdout.removeprefix("tunstack: ").rstrip()

@@ -34,6 +34,7 @@ INHERITED = {
 # What we refuse although Linux takes it.
 STRICTER = {
     "net.ipv4.tcp_mtu_probing": "Linux takes every octet; there are three choices",
+    "net.ipv4.tcp_syncookies": "likewise",
     "net.ipv4.tcp_base_mss": "Linux takes every int; a segment has at most 65535 octets",
     "net.ipv4.route.min_pmtu": "likewise",
     "net.ipv4.route.mtu_expires": "0 s is no time",

@@ -14,11 +14,17 @@ import pytest
 
 from tunstack import Endpoint, memory_pair
 from tunstack.daemon import control as control_module
-from tunstack.daemon.control import IDLE_TIMEOUT, LINE_MAX, RECORDS_A_TURN, Client, Control
+from tunstack.daemon.control import IDLE_TIMEOUT, LINE_MAX, RECORDS_A_TURN, TURN, Client, Control
 from tunstack.daemon.methods import METHODS, PROTOCOL, Context, Failure, Method, Params, Peer
 from tunstack.sim.loop import run
 
 PEER = Peer(4711, 0)
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let work take no time."""
+    monkeypatch.setattr(control_module, "perf_counter", lambda: 0.0)
 
 
 class Wire(asyncio.Transport):
@@ -287,6 +293,20 @@ def test_a_long_answer_comes_in_pieces_with_turns_of_the_loop_between(many: list
         for answer in wire.answers():
             found += [record["number"] for record in answer.get("part", ())]
         assert found == list(range(100_000))
+
+    scenario()
+
+
+def test_a_turn_ends_when_its_time_is_up(many: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """M-60: records that are dear come fewer at a time."""
+    monkeypatch.setattr(control_module, "perf_counter", lambda: len(many) * TURN / 3)
+
+    @bench_test
+    async def scenario(bench: Bench) -> None:
+        wire = bench.connect()
+        wire.client.data_received(b'{"version": 1, "id": 1, "method": "numbers", "params": {"count": 7}}\n')
+        await settle()
+        assert [len(answer.get("part", ())) for answer in wire.answers()] == [3, 3, 1, 0]
 
     scenario()
 

@@ -314,10 +314,15 @@ class TestErrorsForOurTcp:
     def test_an_error_comes_with_the_errno_that_a_socket_gives(self, kind: int, code: int, number: int, is_hard: bool) -> None:
         bench = Bench()
         found = bench.handler.receive(error(kind, code, quote(seq=0xFFFFFFF0)), 0)
-        assert found == PathError(self.FLOW, 0xFFFFFFF0, number, is_hard, 0)
+        ends_half_open = (kind, code) in ((3, 0), (3, 1), (11, 0), (12, 0))
+        assert found == PathError(self.FLOW, 0xFFFFFFF0, number, is_hard, 0, ends_half_open)
         assert bench.counters.IcmpInMsgs == 1 and bench.counters.IcmpInErrors == 0
         assert bench.counters.IcmpInDestUnreachs == (kind == 3) and bench.counters.IcmpInTimeExcds == (kind == 11)
         assert bench.sent() == []
+
+    def test_a_fragment_that_was_lost_is_none_of_ours(self) -> None:
+        bench = Bench()
+        assert bench.handler.receive(error(11, 1, quote()), 0) is None and bench.counters.IcmpInTimeExcds == 1
 
     def test_fragmentation_needed_tells_the_mtu(self) -> None:
         """M-07, RFC 1191 4."""

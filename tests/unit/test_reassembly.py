@@ -96,7 +96,7 @@ def test_an_overlap_discards_the_whole_datagram(overlapping: tuple[int, int]) ->
     bench.add(piece(0, 16))
     bench.add(piece(32, 40))
     assert bench.add(piece(*overlapping, fill=9)) is None
-    assert bench.counters.ReasmOverlaps == 1
+    assert bench.counters.IpExtReasmOverlaps == 1
     assert bench.reasm == (3, 0, 1, 0)
     assert bench.reassembler.octets == 0
 

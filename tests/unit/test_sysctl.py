@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import random
+import re
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pytest
 
+from tunstack.device.tun import TXQUEUELEN
 from tunstack.engine import Stack, Sysctl
 from tunstack.engine.config import StackConfig
-from tunstack.engine.knob import Knob, to_text
+from tunstack.engine.knob import Knob, parse_ports, to_text
 from tunstack.engine.sysctl import KNOBS
+
+PACKAGE = Path(__file__).parents[2] / "tunstack"
 
 
 def refusal(name: str, value: object, knobs: Sysctl | None = None) -> tuple[int | None, str]:
@@ -24,9 +29,16 @@ def test_every_knob_says_what_it_is() -> None:
     """M-62."""
     for name, knob in KNOBS.items():
         assert knob.doc and "\n" not in knob.doc and not knob.doc.endswith("."), name
-        assert knob.low <= knob.high and knob.effect in ("at once", "new connections", "new listeners", "never"), name
+        assert knob.low <= knob.high and knob.effect in ("at once", "new connections", "new listeners", "start", "never"), name
         if knob.effect != "never":
             assert knob.take(to_text(knob.default)) == knob.default, name
+
+
+def test_every_knob_is_read_somewhere() -> None:
+    """M-62: none does nothing, but for the one that does nothing in Linux either."""
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    unread = {knob.field for knob in KNOBS.values() if knob.effect != "never" and not re.search(rf"\.{knob.field}\b", source)}
+    assert unread == {"tcp_adv_win_scale"}
 
 
 def test_a_field_that_is_not_declared_as_a_knob_is_a_mistake() -> None:
@@ -105,12 +117,29 @@ def test_wrong_value_is_refused_with_linux_errno_and_changes_nothing(name: str, 
     assert knobs == Sysctl()
 
 
+def test_text_has_the_form_that_is_declared() -> None:
+    key = Knob("k", "", "a key", "", 0, 0, "net.ipv4.", "at once", True, "", check=parse_ports, form="ports", secret=True)
+    assert key.kind == "ports" and key.take(" 1,2-3\n") == "1,2-3"
+    with pytest.raises(OSError, match="neither a port nor a range of ports"):
+        key.take("1," + "9" * 5000)
+
+
 def test_tw_recycle_is_refused_with_the_reason() -> None:
     """M-55: there is no tcp_tw_recycle."""
     number, text = refusal("net.ipv4.tcp_tw_recycle", "1")
     assert number == errno.ENOENT and "NAT" in text and "4.12" in text
     with pytest.raises(FileNotFoundError, match="NAT"):
         Sysctl().get("net.ipv4.tcp_tw_recycle")
+
+
+def test_length_of_the_interfaces_queue_is_set_before_there_is_a_stack() -> None:
+    """M-62: netdev_max_backlog is the interface's txqueuelen, for which a running daemon has no right any more."""
+    knobs = Sysctl()
+    assert knobs.netdev_max_backlog == TXQUEUELEN
+    knobs.set("net.core.netdev_max_backlog", "300")
+    Stack(StackConfig((bytes(4),), 1500, sysctl=knobs), random.Random(1), bytes(16))
+    number, text = refusal("net.core.netdev_max_backlog", "400", knobs)
+    assert number == errno.EACCES and "configuration" in text and knobs.netdev_max_backlog == 300
 
 
 def test_algorithms_are_those_of_the_stack() -> None:

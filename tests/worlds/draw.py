@@ -143,9 +143,12 @@ class WorldPlan:
     fast_path: bool
     is_harsh: bool  # a connection may die of the network
     twice: bool  # play it again with the fast path the other way: every frame must be the same
+    fastopen: str = ""  # clients open by a SYN with data: "cookie", mostly a good one, or "bare", without
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}: offload {self.offload}, fast path {self.fast_path}, harsh {self.is_harsh}"]
+        lines = [
+            f"seed {self.seed}: offload {self.offload}, fast path {self.fast_path}, harsh {self.is_harsh}, Fast Open {self.fastopen!r}"
+        ]
         lines += [f"  host {name}: {plan}" for name, plan in zip("ab", self.hosts, strict=True)]
         lines += [f"  way {name}: {plan}" for name, plan in zip(("a>b", "b>a"), self.ways, strict=True)]
         lines += [f"  pair {index}: {plan}" for index, plan in enumerate(self.pairs)]
@@ -192,7 +195,11 @@ def draw_world(seed: int) -> WorldPlan:
     if any(pair.again is not None for pair in pairs):
         # A four-tuple that is used again lives by sequence numbers that move on (RFC 9293 3.4.1): ours then, and none that are forced.
         hosts = [replace(host, isn=None) for host in hosts]
-    return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice=dice.chance(0.02))
+    twice = dice.chance(0.02)
+    fastopen = dice.weighted({"": 0.85, "cookie": 0.1, "bare": 0.05})  # last: worlds without it are what they were
+    if fastopen:  # a SYN that waits for a write does not tell the watch that the ports are in use again
+        pairs = tuple(replace(pair, again=None) for pair in pairs)
+    return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice, fastopen)
 
 
 def _draw_mtu(dice: Dice) -> int:

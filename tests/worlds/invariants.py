@@ -7,6 +7,8 @@ timer, or waits for somebody else's word. Nothing is stuck, seen locally.
 from __future__ import annotations
 
 from tunstack.engine.connection import Connection
+from tunstack.engine.fastopenclient import is_deferred
+from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.phase import DISORDER, OPEN
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.scoreboard import EVER_RESENT, LOST, RESENT, SACKED
@@ -28,10 +30,10 @@ def check_stack(stack: Stack) -> None:
 def check_connection(conn: Connection) -> None:
     """Check one connection between two calls."""
     assert conn.state is not CLOSED and conn.state is not TIME_WAIT
-    if conn.state is not SYN_SENT and conn.state is not SYN_RECEIVED:
+    if (conn.state is not SYN_SENT and conn.state is not SYN_RECEIVED) or is_writable(conn):
         check_sender(conn.tx, conn.recovery.is_sack)
         check_recovery(conn)
-    elif conn.tx.board.flights:
+    elif conn.tx.board.flights and conn.fastopen is None:
         raise AssertionError("data in flight before the handshake is done")
     if conn.rx is not None:
         check_receiver(conn.rx)
@@ -135,7 +137,7 @@ def check_connection_at_rest(conn: Connection) -> None:
     assert not conn.is_dirty
     tx, rx = conn.tx, conn.rx
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
-        assert conn.rto_at < NEVER, "the SYN has no timer"
+        assert conn.rto_at < NEVER or is_deferred(conn), "the SYN has no timer"
         return
     assert not rx.acks_due, "an ACK is due and does not leave"
     assert rx.rcv_wup == rx.rcv_nxt or rx.delack_at < NEVER, "data was not acknowledged, and no timer runs"

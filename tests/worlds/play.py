@@ -18,6 +18,7 @@ from worlds.wire import Watch
 from tunstack.device.memory import MemoryDevice
 from tunstack.engine.config import StackConfig
 from tunstack.engine.connection import Connection
+from tunstack.engine.fastopencookie import Cookie, keys_of, make_cookie
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
 from tunstack.engine.options import SocketOptions
@@ -29,12 +30,14 @@ from tunstack.engine.timewait import TIME_WAIT_LENGTH
 from tunstack.seq import MASK
 from tunstack.sim.world import SECOND, START, Host, World
 from tunstack.wire import codec, virtio
-from tunstack.wire.flow import pack_address
+from tunstack.wire.flow import pack_address, pack_flow
 from tunstack.wire.segment import Batch, Segment
 
 PORT = 80
 TIME_LIMIT = 10 * 86400 * SECOND  # every world comes to rest in it, also with segments of 48 octets and timeouts of 120 s
 ADDRESSES = ("10.0.0.1", "10.0.0.2")
+
+FASTOPEN = {"": 1, "cookie": 0x403, "bare": 0x607}  # tcp_fastopen
 
 Trace = Callable[[str], None]
 
@@ -167,7 +170,7 @@ class Play:
                 (pack_address(ADDRESSES[index]),),
                 host.mtu,
                 payload,
-                Sysctl(**host.sysctl),
+                Sysctl(**host.sysctl, tcp_fastopen=FASTOPEN[plan.fastopen]),
                 plan.fast_path,  # type: ignore[arg-type]
             )
             stack = Stack(config, random.Random(self.random.getrandbits(64)), self.random.randbytes(32))
@@ -234,6 +237,8 @@ class Play:
         remote_port = PORT
         if pair.simultaneous:
             local_port, remote_port = 2000 + index, 3000 + index
+        if self.plan.fastopen == "cookie":
+            self._give_cookie(opener, other)
         try:
             conn = opener.stack.connect(
                 other.address,
@@ -241,7 +246,7 @@ class Play:
                 client,
                 world.now(),
                 local_port=local_port,
-                options=SocketOptions(**pair.client.options),  # type: ignore[arg-type]
+                options=SocketOptions(**pair.client.options, fastopen_connect=bool(self.plan.fastopen)),  # type: ignore[arg-type]
             )
         except OSError:
             assert local_port, "no port is free"
@@ -263,6 +268,13 @@ class Play:
                 client.on_end = lambda: world.call_later(pair.again or 0, self._open, again, conn.local[1])
         client.start(conn)
 
+    def _give_cookie(self, opener: Host, other: Host) -> None:
+        """Have a host know the other's cookie, or believe so."""
+        flow = pack_flow(opener.address, 0, other.address, 0)
+        key = keys_of(next(iter(other.stack.listeners)))[0]
+        cookie = make_cookie(key, flow) if self.random.random() < 0.9 else self.random.randbytes(8)
+        opener.stack.fastopen_cookies.remember(flow, self.random.choice((100, 536, 1460, 9000)), Cookie(cookie, False), 0)
+
     def _acceptor(self, index: int) -> Callable[[Listener], None]:
         delay = self.plan.hosts[index].accept_delay
 
@@ -270,6 +282,10 @@ class Play:
             while (conn := listener.accept()) is not None:
                 assert conn.rx is not None
                 client = self._keys[index, conn.remote[1], conn.rx.irs]
+                if self.plan.fastopen and client not in self._waiting:  # the SYN came a second time, and its connection is over
+                    self.outcome.counters["Fast Open twice"] += 1
+                    conn.abort(self.world.now())
+                    continue
                 server = self._waiting.pop(client)  # KeyError: a second connection for one SYN
                 self.servers[client] = server
                 conn.sink = server

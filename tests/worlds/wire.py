@@ -35,6 +35,7 @@ class Side:
     sack_ok: bool = False
     ts_val: int = 0
     stream: bytes = b""  # what it sends
+    on_syn: int = 0  # octets of it that its SYN had, before it knew of a window
     incarnation: int = 0  # how often the ports were used; what does not belong to the same as the other direction is not judged
 
 
@@ -101,8 +102,12 @@ class Watch:
             if flags & ACK:
                 back = self._sides[_reverse(flow)]
                 # The SYN-ACK to a SYN that came late means nothing to a peer that has got further.
-                incarnation = back.incarnation if back.acked is None and ack == back.iss + 1 & MASK else -1
-            side = self._sides[flow] = Side(seq, end=(seq + 1) & MASK, stream=self.streams[flow], incarnation=incarnation)
+                covers = 0 <= (ack - back.iss - 1) & MASK <= (back.end - back.iss - 1) & MASK
+                incarnation = back.incarnation if back.acked is None and covers else -1
+            data = packet[20 + offset :]
+            side = self._sides[flow] = Side(seq, end=(seq + 1 + len(data)) & MASK, stream=self.streams[flow], incarnation=incarnation)
+            side.on_syn = len(data)
+            assert data == side.stream[: len(data)], "the data in the SYN is not the stream's"
             self._agree(side, packet[40 : 20 + offset])
         elif side.has_ts:
             options = decode_options(packet[40 : 20 + offset])
@@ -160,7 +165,8 @@ class Watch:
         start = (seq - side.iss - 1) & MASK
         assert packet[20 + offset :] == side.stream[start : start + length], f"not the octets of the stream at {start}"
         end = (seq + length) & MASK
-        if back.edge is not None:
+        is_probe = start < side.on_syn and seq == back.acked  # of what went with the SYN, with no window for it
+        if back.edge is not None and not is_probe:
             assert not length or (back.edge - end) & MASK < HALF, f"{(end - back.edge) & MASK} octets beyond the window of the other side"
         assert (side.end - seq) & MASK < HALF, "octets were left out"
         if side.fin is not None:

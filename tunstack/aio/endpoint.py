@@ -15,6 +15,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from tunstack.aio.server import Server
 from tunstack.aio.tls import Tls
 from tunstack.aio.transport import StreamTransport
 from tunstack.device.base import Device
-from tunstack.engine import ANY_IPV4, CongestionControl, format_address, pack_address
+from tunstack.engine import ANY_IPV4, CongestionControl, fastopenclient, format_address, pack_address
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
@@ -91,6 +92,11 @@ class Endpoint:
     def addresses(self) -> tuple[str, ...]:
         """Its addresses, dotted."""
         return tuple(format_address(address) for address in self._addresses)
+
+    @property
+    def sysctl(self) -> Sysctl:
+        """Its knobs; `sysctl.set(name, value)` checks what it is given."""
+        return self.stack.sysctl
 
     @property
     def keys(self) -> KeyChain:
@@ -225,10 +231,9 @@ class Endpoint:
         self._running()
         ends = await resolve_listening(host, port, family=family, flags=flags)
         driver = self._running()
-        options = _options(options)
-        options.reuseaddr = reuse_address is not False
+        options = replace(_options(options), reuseaddr=reuse_address is not False)
         if keep_alive is not None:
-            options.keepalive = keep_alive
+            options = replace(options, keepalive=keep_alive)
         server = Server(
             driver,
             self._transports,
@@ -279,8 +284,12 @@ class Endpoint:
         ssl_shutdown_timeout: float | None = None,
         all_errors: bool = False,
         options: SocketOptions | None = None,
+        fastopen: bytes | None = None,
     ) -> tuple[asyncio.Transport, P]:
         """Connect, and return the transport and the protocol made for it (`loop.create_connection`).
+
+        `fastopen` is written first, in the SYN if the server's cookie is known (RFC 7413); it may arrive twice. With
+        `options.fastopen_connect` this returns at once, if it is known, and the first write, TLS's too, goes in the SYN.
 
         The addresses of a name are tried in turn. ConnectionRefusedError, TimeoutError (ETIMEDOUT), or OSError with the errno that
         connect(2) would give; with `all_errors` an ExceptionGroup of all of them. Cancelled, it leaves nothing behind.
@@ -293,7 +302,9 @@ class Endpoint:
         locals_ = [(ANY_IPV4, 0)]
         if local_addr is not None:
             locals_ = await resolve(local_addr[0] or "0.0.0.0", local_addr[1], family=family, flags=flags)
-        conn, opening = await self._connect_any(remotes, locals_, options, all_errors)
+        if fastopen is not None and tls is not None:
+            raise ValueError("fastopen goes without ssl: with it, set options.fastopen_connect")
+        conn, opening = await self._connect_any(remotes, locals_, options, all_errors, fastopen)
         return await self._attach(conn, opening, protocol_factory, tls)
 
     async def open_connection(
@@ -307,13 +318,18 @@ class Endpoint:
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def _connect_any(
-        self, remotes: list[tuple[bytes, int]], locals_: list[tuple[bytes, int]], options: SocketOptions | None, all_errors: bool
+        self,
+        remotes: list[tuple[bytes, int]],
+        locals_: list[tuple[bytes, int]],
+        options: SocketOptions | None,
+        all_errors: bool,
+        data: bytes | None,
     ) -> tuple[Connection, _Opening]:
         errors: list[OSError] = []
         for remote in remotes:
             for local in locals_:
                 try:
-                    return await self._connect(remote, local, _options(options))
+                    return await self._connect(remote, local, _options(options), data)
                 except OSError as error:
                     errors.append(error)
         try:
@@ -325,8 +341,10 @@ class Endpoint:
         finally:
             errors = []  # they hold this frame
 
-    async def _connect(self, remote: tuple[bytes, int], local: tuple[bytes, int], options: SocketOptions) -> tuple[Connection, _Opening]:
-        """Open a connection; it is established, and paused, when this returns."""
+    async def _connect(
+        self, remote: tuple[bytes, int], local: tuple[bytes, int], options: SocketOptions, data: bytes | None
+    ) -> tuple[Connection, _Opening]:
+        """Open a connection; it is paused, and established unless its SYN waits for the first write, when this returns."""
         driver = self._running()
         opening = _Opening(driver.loop)
         try:
@@ -337,12 +355,15 @@ class Endpoint:
                 local_port=local[1],
                 options=options,
                 now=driver.now(),
+                data=data,
             )
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 raise bind_error(error, *local) from None
             raise connect_error(error, *remote) from None
         conn.pause(driver.now())
+        if fastopenclient.is_deferred(conn):
+            return conn, opening
         try:
             await opening.done
         except OSError as error:
@@ -412,5 +433,5 @@ def _system_random() -> Random:
 
 
 def _options(options: SocketOptions | None) -> SocketOptions:
-    """Return options of one's own; as with asyncio, TCP_NODELAY is set unless the caller gave his."""
-    return SocketOptions(nodelay=True) if options is None else options.copy()
+    """Return the options to use; as with asyncio, TCP_NODELAY is set unless the caller gave his."""
+    return SocketOptions(nodelay=True) if options is None else options

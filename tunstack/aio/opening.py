@@ -35,7 +35,10 @@ def open_tun(
 
     addresses = [address] if isinstance(address, str) else list(address)
     packed = tuple(pack_address(text) for text in addresses)
-    device = TunDevice.open(name, host_address=host_address, addresses=packed, mtu=mtu, offload=offload)
+    sysctl = sysctl or Sysctl()
+    device = TunDevice.open(
+        name, host_address=host_address, addresses=packed, mtu=mtu, offload=offload, txqueuelen=sysctl.netdev_max_backlog
+    )
     try:
         return Endpoint(device, packed, sysctl=sysctl, congestion=congestion, keys=keys)
     except BaseException:

@@ -14,7 +14,7 @@ from tunstack.engine import format_address
 from tunstack.engine.connection import Connection
 from tunstack.engine.errors import socket_error
 from tunstack.engine.listener import Listener
-from tunstack.engine.options import SocketOptions, check_option
+from tunstack.engine.options import SocketOptions
 from tunstack.engine.sockopt import INT, getsockopt, setsockopt
 from tunstack.engine.sysctl import Sysctl
 
@@ -181,6 +181,4 @@ class ListenerView(_View):
         return 0  # nothing of a listener's depends on it
 
     def set_option(self, name: str, value: object) -> None:
-        setattr(self._listener.options, name, check_option(name, value, self._listener.stack.algorithms))
-        if name == "keys":
-            self._listener.stack.use_keys()
+        self._listener.set_option(name, value)

@@ -23,11 +23,13 @@ from tunstack.aio.sockopt import SocketView
 from tunstack.engine import format_address
 from tunstack.engine.connection import Connection
 from tunstack.engine.sink import NULL_SINK
+from tunstack.engine.state import SYN_SENT
 
 logger = logging.getLogger("asyncio")  # asyncio's warnings are looked for under asyncio's name
 
 # close() lets the FIN ride on the last data if no more than this is unsent, as if a socket's send buffer had taken it.
 CLOSE_AT_ONCE = 256 * 1024
+NO_EXTRA: dict[str, Any] = {}  # what asyncio's base class keeps for get_extra_info, which is ours here: one for all
 
 
 class ClientSet(Protocol):
@@ -57,6 +59,7 @@ class StreamTransport(transports._FlowControlMixin):
         "_eof",
         "_filler",
         "_is_over",
+        "_lingers",
         "_paused",
         "_protocol",
         "_receiver",
@@ -89,9 +92,9 @@ class StreamTransport(transports._FlowControlMixin):
         server: ClientSet | None = None,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:
-        """Take over an established connection. `waiter` is done once `connection_made` was called."""
+        """Take over a connection: established, or by Fast Open about to be. `waiter` is done once `connection_made` was called."""
         self._conn = conn
-        super().__init__(None, driver.loop)
+        super().__init__(NO_EXTRA, driver.loop)
         self._driver = driver
         self._registry = registry
         self._context = context  # every callback runs in it
@@ -103,6 +106,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._eof = False  # write_eof() was called
         self._paused = False  # pause_reading() was called
         self._is_over = False  # the engine's connection is done with: no more calls to it
+        self._lingers = False  # closed, and SO_LINGER has connection_lost wait
         self._resume_handle: asyncio.Handle | None = None
         self._rest = b""  # received, but the buffered protocol paused before it was given all of it
         self._socket: SocketView | None = None
@@ -136,8 +140,7 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
         else:
-            if not self._is_over:
-                self._conn.on_urgent = self._on_urgent
+            self._listen_to_urgent()
             if self._resume_handle is None and not self._paused:
                 # Not here: delivery must not run inside our context, which every delivery enters.
                 self._resume_handle = self._loop.call_soon(self._resume)
@@ -175,6 +178,8 @@ class StreamTransport(transports._FlowControlMixin):
         else:
             self._filler = None
             self._receiver = cast(asyncio.Protocol, protocol)
+        if self._conn.sink is self:
+            self._listen_to_urgent()
 
     def is_closing(self) -> bool:
         return self._closing
@@ -349,6 +354,10 @@ class StreamTransport(transports._FlowControlMixin):
         if not keep_open:
             self.close()
 
+    def _listen_to_urgent(self) -> None:
+        if not self._is_over and hasattr(self._protocol, "urgent_received"):
+            self._conn.on_urgent = self._on_urgent
+
     def _on_urgent(self) -> None:
         """Call the protocol's `urgent_received`, if it has one (asyncio knows no such call)."""
         receive = getattr(self._protocol, "urgent_received", None)
@@ -361,16 +370,26 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.urgent_received() call failed.")
 
-    def on_established(self) -> None: ...
+    def on_established(self) -> None:
+        """The handshake is done, of a connection that was handed over before (TCP_FASTOPEN_CONNECT)."""
+        if self._closing and not self._conn_lost:
+            self._closing = False
+            self.close()
 
     # The end.
 
     def close(self) -> None:
-        """Send what was written, then end the connection; `connection_lost` comes when all of it was sent."""
+        """Send what was written, then end the connection; `connection_lost` comes when all of it was sent.
+
+        With SO_LINGER and a time, it comes when all of it was acknowledged or the time is up, as whoever awaits `wait_closed()` on a socket
+        sees it: there close(2) holds up the whole loop so long.
+        """
         if self._closing:
             return
         self._closing = True
         conn = self._conn
+        if conn.state is SYN_SENT and conn.tx.queue.end:
+            return  # Fast Open: what was written is on its way in a SYN, or waits for the answer (on_established)
         if self._is_over or not conn.unsent:
             self._lose_cleanly()
             return
@@ -388,7 +407,10 @@ class StreamTransport(transports._FlowControlMixin):
     def _lose_cleanly(self) -> None:
         self._conn_lost = True
         self._close_connection()
-        self._loop.call_soon(self._call_connection_lost, None, context=self._context)
+        if self._is_over or not self._conn.options.linger:
+            self._loop.call_soon(self._call_connection_lost, None, context=self._context)
+        else:
+            self._lingers = True  # on_closed will say when
 
     def _close_connection(self) -> None:
         if not self._is_over:
@@ -404,8 +426,9 @@ class StreamTransport(transports._FlowControlMixin):
 
     def _force_close(self, error: BaseException | None) -> None:
         """Abort with `error` for the protocol. The name is asyncio's: its TLS protocol calls it."""
-        if self._conn_lost:
+        if self._conn_lost and not self._lingers:
             return
+        self._lingers = False
         self._closing = True
         self._conn_lost = True
         if not self._is_over:
@@ -416,6 +439,9 @@ class StreamTransport(transports._FlowControlMixin):
 
     def on_closed(self, error: OSError | None) -> None:
         self._leave()
+        if self._lingers:
+            self._lingers = False
+            self._loop.call_soon(self._call_connection_lost, None, context=self._context)
         if self._conn_lost:
             return
         if error is not None:

@@ -58,6 +58,7 @@ class NetcatConfig:
     quit_after: float | None
     timeout: float | None
     verbose: bool
+    fastopen: bool
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,6 +83,7 @@ def parse(arguments: Sequence[str]) -> NetcatConfig:
     group.add_argument("-z", dest="zero", action="store_true", help="only see whether HOST PORT accepts a connection")
     group.add_argument("-s", dest="source", metavar="ADDRESS", help="which one of --address to use")
     group.add_argument("-p", dest="source_port", metavar="PORT", help="local port to connect from")
+    group.add_argument("--fastopen", action="store_true", help="TCP Fast Open: send the first input in the SYN, with -l take it from there")
     group.add_argument("-v", dest="verbose", action="store_true", help="say what happens, on standard error")
     interface = parser.add_argument_group("interface")
     add_settings(interface, SETTINGS)
@@ -119,6 +121,7 @@ def parse(arguments: Sequence[str]) -> NetcatConfig:
         quit_after=quit_after if isinstance(quit_after, float) else None,
         timeout=timeout if isinstance(timeout, float) and timeout > 0 else None,
         verbose=given.verbose,
+        fastopen=given.fastopen,
     )
 
 

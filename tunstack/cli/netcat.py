@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from tunstack.aio import Endpoint
+from tunstack.aio import Endpoint, SocketOptions
 from tunstack.cli.nc import NetcatConfig
 from tunstack.cli.pump import Input, Output
 from tunstack.cli.relay import Relay, RelayOptions
@@ -23,12 +23,13 @@ from tunstack.daemon.host import give_up_root, open_first
 # Seconds that the end waits for the peer to acknowledge the last octets: our TCP ends with the process.
 LINGER = 60.0
 LINGER_AFTER_SIGNAL = 1.0
+FASTOPEN_QUEUE = 16  # connections by Fast Open that wait for their handshake's end
 
 
 def run(config: NetcatConfig) -> int:
     """Run to the end and return the exit status."""
     congestion = algorithm.prepare(config.congestion)
-    device, interface = open_first(config.interfaces)
+    device, interface = open_first(config.interfaces, config.sysctl)
     try:
         give_up_root(config.user)
         addresses = [str(address) for address in interface.addresses]
@@ -103,6 +104,8 @@ class Netcat:
         def hold(relay: Relay) -> None:
             """Let the conversation wait until the connection has been announced."""
 
+        # A SYN that waits for input would never leave where none is read.
+        options = SocketOptions(nodelay=True, fastopen_connect=config.fastopen and config.read_input and not config.only_connect)
         error_text = ""
         for end in ends:
             try:
@@ -112,6 +115,7 @@ class Netcat:
                         str(end[4][0]),
                         config.port,
                         local_addr=(self._address, config.source_port),
+                        options=options,
                     )
             except OSError as error:
                 error_text = "Connection timed out" if isinstance(error, TimeoutError) else _reason(error)
@@ -133,6 +137,7 @@ class Netcat:
             self._address,
             self._config.port,
             backlog=128 if self._config.keep_listening else 1,
+            options=SocketOptions(nodelay=True, fastopen=FASTOPEN_QUEUE if self._config.fastopen else 0),
         )
         if self._config.verbose:
             _say(f"Listening on {self._address} {server.sockets[0].getsockname()[1]}")

@@ -182,5 +182,6 @@ EFFECTS = {
     "at once": "a change counts at once",
     "new connections": "a change counts for new connections",
     "new listeners": "a change counts for new listeners",
+    "start": "counts when the interface is opened",
     "never": "can only be read",
 }

@@ -79,7 +79,7 @@ class CongestionControl:
         self.ssthresh = INFINITE
         self.pacing_rate = 0  # octets a second; 0: not paced
         self.restart_window = cwnd  # RW: what an idle connection begins with again, the initial window (RFC 5681 4.1)
-        self._before = (cwnd, INFINITE)  # (cwnd, ssthresh) before the last reduction
+        self._before: tuple[int, int] | None = None  # (cwnd, ssthresh) before the last reduction
 
     def details(self) -> Mapping[str, int | float]:
         """Return what it tells of itself beside its windows, for `ss -i`: `bw` in bit/s, `mrtt` in us, gains as factors."""
@@ -113,7 +113,7 @@ class CongestionControl:
 
     def on_spurious(self, now: int) -> None:
         """The last reduction was in error: take it back. Here to what `remember` kept."""
-        cwnd, ssthresh = self._before
+        cwnd, ssthresh = self._before or (self.restart_window, INFINITE)
         self.cwnd = max(self.cwnd, cwnd)
         self.ssthresh = max(self.ssthresh, ssthresh)
 

@@ -16,7 +16,7 @@ class Reno(CongestionControl):
     `hystart` True has the first slow start end by HyStart++ (RFC 9406) rather than by a loss.
     """
 
-    __slots__ = ("_credit", "_hystart")
+    __slots__ = ("_credit", "_hystart", "_uses_hystart")
 
     name = "reno"
     hystart = False
@@ -24,10 +24,12 @@ class Reno(CongestionControl):
     def __init__(self, mss: int, cwnd: int) -> None:
         super().__init__(mss, cwnd)
         self._credit = 0  # octets acknowledged in congestion avoidance since cwnd last grew
-        self._hystart = HyStart() if self.hystart else None
+        self._uses_hystart = self.hystart
+        self._hystart: HyStart | None = None  # made with the first ACK that it is to judge
 
     def use_hystart(self, is_wanted: bool) -> None:
-        self._hystart = HyStart() if is_wanted else None
+        self._uses_hystart = is_wanted
+        self._hystart = None
 
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:  # hot
         if self.cwnd < self.ssthresh:
@@ -42,7 +44,9 @@ class Reno(CongestionControl):
             if hystart is not None and hystart.left:
                 hystart.rest()
             return 0
-        if hystart is not None and self.ssthresh >= INFINITE:
+        if self._uses_hystart and self.ssthresh >= INFINITE:
+            if hystart is None:
+                hystart = self._hystart = HyStart()
             divisor = hystart.on_ack(acked, flight, rtt, self.mss)
             if divisor != 1:
                 if divisor:

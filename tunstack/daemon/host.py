@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import codecs
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tunstack.daemon.config import InterfaceConfig
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.privileges import PrivilegeError, drop_privileges
+from tunstack.daemon.sysctls import Value, build
 from tunstack.device.errors import DeviceError
 from tunstack.device.tun import TunDevice
 from tunstack.engine import pack_address
@@ -21,13 +22,17 @@ from tunstack.engine import pack_address
 IN_USE = frozenset({errno.EBUSY, errno.EEXIST, errno.EADDRINUSE})
 
 
-def open_device(interface: InterfaceConfig) -> TunDevice:
+def open_device(interface: InterfaceConfig, sysctl: Mapping[str, Value]) -> TunDevice:
     """Open the TUN interface; UserError says in a line what is in the way."""
-    return open_first([interface])[0]
+    return open_first([interface], sysctl)[0]
 
 
-def open_first(interfaces: Sequence[InterfaceConfig]) -> tuple[TunDevice, InterfaceConfig]:
-    """Open the first of several interfaces that is free; UserError if none is, or if one fails for another reason."""
+def open_first(interfaces: Sequence[InterfaceConfig], sysctl: Mapping[str, Value]) -> tuple[TunDevice, InterfaceConfig]:
+    """Open the first of several interfaces that is free; UserError if none is, or if one fails for another reason.
+
+    `sysctl` are the knobs that were set.
+    """
+    knobs = build(sysctl)
     for index, interface in enumerate(interfaces):
         try:
             device = TunDevice.open(
@@ -36,6 +41,7 @@ def open_first(interfaces: Sequence[InterfaceConfig]) -> tuple[TunDevice, Interf
                 addresses=[pack_address(str(address)) for address in interface.addresses],
                 mtu=interface.mtu,
                 offload=interface.offload,
+                txqueuelen=knobs.netdev_max_backlog,
             )
         except DeviceError as error:
             if error.errno not in IN_USE or index == len(interfaces) - 1:

@@ -124,10 +124,10 @@ def set_knob(context: Context, params: Params) -> Record:
     old = knobs.get(name)
     knobs.set(name, params["value"])
     new = knobs.get(name)
-    if name.endswith("_key"):
-        log.info("%s set by %s", name, context.peer)  # a secret
-    else:
-        log.info("%s = %s (was %s), set by %s", name, *(to_text(value).replace("\t", " ") for value in (new, old)), context.peer)
+    if find(name).secret:
+        log.info("%s set by %s", name, context.peer)
+        return {"name": name, "value": to_text(new)}
+    log.info("%s = %s (was %s), set by %s", name, *(to_text(value).replace("\t", " ") for value in (new, old)), context.peer)
     return {"name": name, "value": to_text(new), "old": to_text(old)}
 
 

@@ -6,6 +6,7 @@ A GET of /metrics is answered in the text format of prometheus_client, or in Ope
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 from aiohttp import web
@@ -29,7 +30,8 @@ class Metrics:
         try:
             self._socket = socket.create_server((host, port), backlog=BACKLOG)
         except OSError as error:
-            raise UserError(f"metrics on {host}:{port}: {error.strerror}") from error
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise UserError(f"metrics on {host}:{port}: {reason}") from error
         self._socket.setblocking(False)
         self._registry = CollectorRegistry()
         self._server: asyncio.AbstractServer | None = None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import algorithm, sysctls
+from tunstack.daemon.collector import Collector
 from tunstack.daemon.config import ServeConfig
 from tunstack.daemon.control import Control, for_interface
 from tunstack.daemon.errors import UserError
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FASTOPEN_QUEUE = 256  # connections by Fast Open that wait for their handshake's end, a service at most
+
 
 def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile.
@@ -46,7 +49,7 @@ def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) 
     logging.basicConfig(level=config.log_level.upper(), format="tunstack: %(levelname)s: %(message)s", stream=sys.stderr)
     factory = loop_factory(config.loop)
     congestion = algorithm.prepare(config.congestion)
-    device = open_device(config.interface)
+    device = open_device(config.interface, config.sysctl)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(Daemon(config, device, reread, congestion).run())
@@ -125,8 +128,12 @@ class Daemon:
         if self._config.keys:
             self._keys = ServeKeys(endpoint)
             self._keys.use(self._config.keys)
+        collector = Collector(lambda: len(endpoint.stack.flows))
         try:
             await services.start(endpoint, addresses)
+            for listener in endpoint.stack.listeners:  # in force while net.ipv4.tcp_fastopen has bit 2
+                listener.set_option("fastopen", FASTOPEN_QUEUE)
+            collector.start()
             if self._control is not None:
                 await self._control.start(endpoint, self.status)
             if self._metrics is not None:
@@ -138,6 +145,7 @@ class Daemon:
             notify("STOPPING=1")
             await self._drain(endpoint, services)
         finally:
+            collector.stop()
             endpoint.close()
             await endpoint.wait_closed()
 

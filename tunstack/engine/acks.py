@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import mtuprobe, paws, retransmission, transitions
+from tunstack.engine import fastopen, mtuprobe, paws, retransmission, transitions
+from tunstack.engine.fastopenclient import Attempt, on_syn_ack
+from tunstack.engine.fastopenrequest import Request
 from tunstack.engine.guard import challenge
 from tunstack.engine.phase import RECOVERY
 from tunstack.engine.scoreboard import Heard
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
     """Check and use the acknowledgement of a segment that has one. Return False if the segment is to be dropped."""
     tx = conn.tx
-    if conn.state is SYN_RECEIVED and not complete_handshake(conn, seg, now):
+    is_first = conn.state is SYN_RECEIVED
+    if is_first and not complete_handshake(conn, seg, now):
         return False
     if seq_gt(seg.ack, tx.snd_nxt):  # acknowledges what was never sent (RFC 5961 5.2)
         challenge(conn, now)
@@ -51,7 +54,7 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         if tx.snd_wnd != window_before:
             window_changed(conn)
     if tx.outstanding:
-        is_bare = not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before
+        is_bare = not is_first and not seg.length and not seg.flags & (FIN | SYN) and tx.snd_wnd == window_before
         if not conn.recovery.is_quiet or seg.sack or (seg.flags & ECE and tx.ect):
             heed(conn, seg, is_bare, now)
         elif seg.ack != tx.snd_una:
@@ -72,13 +75,23 @@ def update_ts_recent(conn: Connection, seg: Segment, now: int) -> None:
 def complete_handshake(conn: Connection, seg: Segment, now: int) -> bool:
     """SYN_RECEIVED: the acknowledgement of our SYN makes the connection (RFC 9293 3.10.7.4)."""
     tx = conn.tx
-    if seg.ack != tx.snd_nxt:  # nothing but the SYN was sent
+    request = conn.fastopen
+    is_fast = isinstance(request, Request)  # then data may have been sent behind the SYN-ACK, else in the SYN
+    oldest = tx.snd_una if is_fast else (tx.iss + 1) & MASK
+    if not (seq_ge(seg.ack, oldest) and seq_le(seg.ack, tx.snd_nxt)):
         conn.stack.reply_reset(seg)
         return False
+    is_resent = conn.retransmits > 0
     sample_syn(conn, seg, now)
-    tx.syn_acked()
+    if not is_fast:
+        tx.syn_acked()
     tx.update_window(seg.window << (0 if seg.flags & SYN else tx.wscale), seg.seq, seg.ack)
+    if isinstance(request, Request):
+        fastopen.complete(conn, request, now)
+        return True
     transitions.established(conn, now)
+    if isinstance(request, Attempt):
+        on_syn_ack(conn, request, seg, is_resent, now)
     return True
 
 

@@ -19,7 +19,11 @@ SNDBUF = 3  # our send buffer does
 def switch(tx: Sender, kind: int, now: int) -> None:
     """Account for the time until now, and go on with another kind."""
     if tx.chrono:
-        tx.chrono_times[tx.chrono] += now - tx.chrono_at
+        tx.busy_time += now - tx.chrono_at
+        if tx.chrono == RWND:
+            tx.rwnd_time += now - tx.chrono_at
+        elif tx.chrono == SNDBUF:
+            tx.sndbuf_time += now - tx.chrono_at
     tx.chrono = kind
     tx.chrono_at = now
 
@@ -42,7 +46,9 @@ def held_up(tx: Sender, now: int) -> None:
 
 def times(tx: Sender, now: int) -> tuple[int, int, int]:
     """Return (busy, thereof held up by the window, by the buffer)."""
-    spent = tx.chrono_times.copy()
-    if tx.chrono:
-        spent[tx.chrono] += now - tx.chrono_at
-    return spent[BUSY] + spent[RWND] + spent[SNDBUF], spent[RWND], spent[SNDBUF]
+    spent = now - tx.chrono_at if tx.chrono else 0
+    return (
+        tx.busy_time + spent,
+        tx.rwnd_time + (spent if tx.chrono == RWND else 0),
+        tx.sndbuf_time + (spent if tx.chrono == SNDBUF else 0),
+    )

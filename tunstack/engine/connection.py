@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import (
     delivery,
+    fastopenrequest,
     input,
     output,
     pathmss,
@@ -38,6 +39,8 @@ from tunstack.wire.flow import unpack_flow
 from tunstack.wire.segment import Segment
 
 if TYPE_CHECKING:
+    from tunstack.engine.fastopenclient import Attempt
+    from tunstack.engine.fastopenrequest import Request
     from tunstack.engine.icmp import PathError
     from tunstack.engine.mtuprobe import MtuProbe
     from tunstack.engine.stack import Stack
@@ -62,6 +65,7 @@ class Connection:
         "data_segs_out",
         "eof_due",
         "error_due",
+        "fastopen",
         "fin_wait_2_at",
         "flow",
         "flow_in",
@@ -130,7 +134,7 @@ class Connection:
         self.opened_at = 0  # when the peer was heard of first
         self.segs_in = self.segs_out = 0  # packets that came and went
         self.data_segs_in = self.data_segs_out = 0  # those of them with data
-        self.rtt = RttEstimator(stack.sysctl.tcp_min_rtt_wlen * SECOND)
+        self.rtt = RttEstimator(stack.sysctl.tcp_min_rtt_wlen)
         self.recovery = Recovery(self.tx, self.rtt, stack.sysctl, stack.counters)
         self.can_probe = False  # tail loss probes are used
         self.agreed: Agreed | None = None  # what the SYNs agreed on
@@ -169,6 +173,7 @@ class Connection:
         self.keepalive_probes = 0  # keepalive probes without an answer
         self.last_received_at = 0
         self.last_oow_ack_at = 0  # last ACK for an out-of-window segment (tcp_invalid_ratelimit)
+        self.fastopen: Attempt | Request | None = None  # it is opened by a SYN with data, or with a cookie
         self.syn_due = False  # the SYN, or SYN-ACK, is to be sent
         self.syn_sent_at = 0  # when it was; 0 once it was sent twice (Karn)
         self.syn_ts_val = 0  # TSval of the first SYN
@@ -270,7 +275,7 @@ class Connection:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
         if error.mtu:
             pathmss.on_smaller_path(self, error.mtu, now)
-        elif self.state in (SYN_SENT, SYN_RECEIVED):
+        elif self.state in (SYN_SENT, SYN_RECEIVED) and not fastopenrequest.survives_icmp(self):
             transitions.finish(self, errno_error(error.errno), now)
         else:
             self.soft_error = errno_error(error.errno)

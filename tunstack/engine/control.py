@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.congestion import INFINITE, CongestionControl, Reno
+from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.rate import DeliveryRate
 from tunstack.engine.state import SYNCHRONIZED
 
@@ -33,7 +34,7 @@ def start(conn: Connection, now: int) -> None:
 
 def change(conn: Connection, name: str, now: int) -> None:
     """Go on with another algorithm, from the windows that there are; the one that runs is left alone. The name is known to be right."""
-    if conn.state not in SYNCHRONIZED or conn.tx.cc.name == name:
+    if not (conn.state in SYNCHRONIZED or is_writable(conn)) or conn.tx.cc.name == name:
         return
     old = conn.tx.cc
     cc = _make(conn, name, old.cwnd)
@@ -45,7 +46,7 @@ def change(conn: Connection, name: str, now: int) -> None:
 
 def limit_pacing_rate(conn: Connection) -> None:
     """SO_MAX_PACING_RATE changed."""
-    if conn.state in SYNCHRONIZED:
+    if conn.state in SYNCHRONIZED or is_writable(conn):
         conn.tx.limit_pacing_rate(conn.options.max_pacing_rate or 0)
         conn.tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
         conn.mark_dirty()

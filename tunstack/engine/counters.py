@@ -20,7 +20,6 @@ class Counters:
     IpReasmReqds: int = 0
     IpReasmOKs: int = 0
     IpReasmFails: int = 0
-    ReasmOverlaps: int = 0
     IpFragOKs: int = 0
     IpFragCreates: int = 0
 
@@ -29,7 +28,15 @@ class Counters:
     IcmpInCsumErrors: int = 0
     IcmpInDestUnreachs: int = 0
     IcmpInTimeExcds: int = 0
+    IcmpInParmProbs: int = 0
+    IcmpInSrcQuenchs: int = 0
+    IcmpInRedirects: int = 0
     IcmpInEchos: int = 0
+    IcmpInEchoReps: int = 0
+    IcmpInTimestamps: int = 0
+    IcmpInTimestampReps: int = 0
+    IcmpInAddrMasks: int = 0
+    IcmpInAddrMaskReps: int = 0
     IcmpOutMsgs: int = 0
     IcmpOutDestUnreachs: int = 0
     IcmpOutTimeExcds: int = 0
@@ -71,6 +78,7 @@ class Counters:
     TWRecycled: int = 0
     TWKilled: int = 0
     DelayedACKs: int = 0
+    DelayedACKLost: int = 0
     TCPHPHits: int = 0
     TCPHPAcks: int = 0
     TCPPureAcks: int = 0
@@ -138,9 +146,18 @@ class Counters:
     TCPReqQFullDrop: int = 0
     TCPMTUPFail: int = 0
     TCPMTUPSuccess: int = 0
+    TCPFastOpenActive: int = 0
+    TCPFastOpenActiveFail: int = 0
+    TCPFastOpenPassive: int = 0
+    TCPFastOpenPassiveFail: int = 0
+    TCPFastOpenListenOverflow: int = 0
+    TCPFastOpenCookieReqd: int = 0
+    TCPFastOpenBlackhole: int = 0
+    TCPFastOpenPassiveAltKey: int = 0
     TCPSynRetrans: int = 0
     TCPOrigDataSent: int = 0
     TCPDeliveredCE: int = 0
+    TCPDSACKRecvSegs: int = 0
     TCPAORequired: int = 0
     TCPAOBad: int = 0
     TCPAOKeyNotFound: int = 0
@@ -152,6 +169,7 @@ class Counters:
     IpExtInECT1Pkts: int = 0
     IpExtInECT0Pkts: int = 0
     IpExtInCEPkts: int = 0
+    IpExtReasmOverlaps: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return all of them by name, in the order of Linux's tables."""

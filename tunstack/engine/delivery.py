@@ -5,10 +5,12 @@ The order of calls is in sink.py. Received data is handed on as it came, and cop
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from tunstack.engine import receivewindow, urgent
 from tunstack.engine.ackpolicy import is_due_after_read
+from tunstack.engine.receiver import NO_QUEUE
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import RECEIVING
 
@@ -38,9 +40,9 @@ def _deliver(conn: Connection) -> None:
     rx = conn.rx
     if rx is not None:
         if conn.is_orphan:
-            rx.queue.clear()
+            rx.queue = NO_QUEUE
             rx.queued = 0
-            rx.ready.clear()
+            rx.ready = ()
         if rx.urgent is not None:
             _deliver_to_mark(conn)
         if rx.urgent is None:
@@ -77,7 +79,7 @@ def _deliver_to_mark(conn: Connection) -> None:
     rx = conn.rx
     for data in rx.ready:
         rx.keep(data)
-    rx.ready.clear()
+    rx.ready = ()
     if rx.urgent is not None and rx.urgent.is_news and conn.on_urgent is not None:
         rx.urgent.is_news = False
         conn.on_urgent()
@@ -99,17 +101,18 @@ def _deliver_ready(conn: Connection) -> None:  # hot
     rx = conn.rx
     ready = rx.ready
     if len(ready) == 1 and not conn.paused and not rx.queue:
-        data = ready[0]
-        ready.clear()
-        conn.sink.on_data(data)
+        rx.ready = ()
+        conn.sink.on_data(ready[0])
         return
-    while ready and not conn.is_orphan:  # what is left when the application closes was not read: close() looks
-        data = ready.popleft()
+    left = deque(ready)
+    rx.ready = left  # type: ignore[assignment]  # a tuple of thousands, cut shorter piece by piece, would take long
+    while left and not conn.is_orphan:  # what is left when the application closes was not read: close() looks
+        data = left.popleft()
         if conn.paused or rx.queue:
             rx.keep(data)
         else:
             conn.sink.on_data(data)
-    ready.clear()
+    rx.ready = ()
 
 
 def _end(conn: Connection) -> None:

@@ -69,6 +69,7 @@ class FinWait2(Remnant):
             return  # a duplicate ACK
         elif flags & FIN and end == (was.rcv_nxt + 1) & MASK:
             done = was.with_timestamp(seg, now)._replace(rcv_nxt=end)
+            stack.timers.disarm(self)
             stack.time_wait.insert(self.flow_in, done, now)
             self.acknowledge(done, now)
         else:  # data that nobody will read (RFC 1122 4.2.2.13)
@@ -85,6 +86,7 @@ class FinWait2(Remnant):
 
     def _end(self) -> None:
         self.stack.time_wait.count -= 1
+        self.stack.timers.disarm(self)
         del self.stack.flows[self.flow_in]
 
     def _answer(self, seg: Segment, was: Remembered, now: int) -> None:

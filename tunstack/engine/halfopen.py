@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import deferaccept, ecn, paws, syncookie, usertimeout
+from tunstack.engine.fastopencookie import attach
 from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
@@ -101,27 +102,28 @@ class HalfOpen:
         counters.TCPSynRetrans += 1
         self.send_syn_ack(now)
 
-    def send_syn_ack(self, now: int) -> None:
-        """Send the SYN-ACK, with the options that both sides know."""
+    def send_syn_ack(self, now: int, cookie: bytes = b"") -> None:
+        """Send the SYN-ACK, with the options that both sides know, and a Fast Open cookie if there is one to give."""
         agreed = self.agreed
         stack = self.listener.stack
         self.ts_last = self._ts_val(now)
-        stack.emit(
-            make_syn(
-                self.flow,
-                self.iss,
-                (self.irs + 1) & MASK,
-                SYN | ACK | (ECE if agreed.ecn_ok else 0),
-                min(self.window, WINDOW_MAX),
-                local_mss(stack.path_mtu.get(self.flow), self.listener.options),
-                agreed.rcv_wscale if agreed.is_scaled else None,
-                agreed.sack_ok,
-                self.ts_last if agreed.ts_ok else None,
-                agreed.ts_recent,
-                self.tos if stack.sysctl.tcp_reflect_tos else self.listener.options.tos,
-                usertimeout.option_for(self.listener.options, stack.sysctl),
-            )
+        syn_ack = make_syn(
+            self.flow,
+            self.iss,
+            (self.irs + 1) & MASK,
+            SYN | ACK | (ECE if agreed.ecn_ok else 0),
+            min(self.window, WINDOW_MAX),
+            local_mss(stack.path_mtu.get(self.flow), self.listener.options),
+            agreed.rcv_wscale if agreed.is_scaled else None,
+            agreed.sack_ok,
+            self.ts_last if agreed.ts_ok else None,
+            agreed.ts_recent,
+            self.tos if stack.sysctl.tcp_reflect_tos else self.listener.options.tos,
+            usertimeout.option_for(self.listener.options, stack.sysctl),
         )
+        if cookie:
+            attach(syn_ack, cookie)
+        stack.emit(syn_ack)
 
     def _ts_val(self, now: int) -> int:
         return (now // 1000 + self.ts_offset) & MASK
@@ -183,8 +185,8 @@ class HalfOpen:
         self.listener.drop(self)
 
     def on_icmp(self, error: PathError, now: int) -> None:
-        """The SYN-ACK did not arrive: an error ends the attempt, as in Linux (RFC 5461)."""
-        if error.seq == self.iss and not error.mtu:
+        """The SYN-ACK did not arrive: an error that says that none will ends the attempt, as in Linux (RFC 5461)."""
+        if error.seq == self.iss and error.ends_half_open:
             self.listener.drop(self)
 
     def _acknowledge(self, seg: Segment, now: int) -> None:

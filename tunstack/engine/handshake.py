@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunstack.engine.sysctl import Sysctl
 
 WSCALE_MAX = 14
+KINDS_MAX = 1024  # of agreements that are shared; who makes up more has an object for each connection
 
 
 class Agreed:
@@ -52,6 +53,25 @@ class Agreed:
     def option_octets(self) -> int:
         """Octets of options in every later segment."""
         return (TIMESTAMP_OPTION if self.ts_ok else 0) + self.signature_octets
+
+
+class Agreements:
+    """What connections agreed on, each kind once: those of like peers are alike, and need no object each."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Agreed] = {}
+
+    def share(self, agreed: Agreed) -> Agreed:
+        """Return an object that agrees in all but `ts_recent`, which has done its work when a connection is open."""
+        key = tuple(getattr(agreed, name) for name in Agreed.__slots__ if name != "ts_recent")
+        known = self._known.get(key)
+        if known is None:
+            known = agreed
+            if len(self._known) < KINDS_MAX:
+                self._known[key] = agreed
+        return known
 
 
 def window_scale(options: SocketOptions, sysctl: Sysctl) -> int:

@@ -46,6 +46,18 @@ UNREACHABLE: dict[int, tuple[int, bool]] = {
     14: (errno.EHOSTUNREACH, True),  # host precedence violation
     15: (errno.EHOSTUNREACH, True),  # precedence cutoff
 }
+ENDS_HALF_OPEN = frozenset((0, 1))  # codes of destination unreachable: network, host
+
+# What is counted and nothing else, by type.
+IGNORED = {
+    0: "IcmpInEchoReps",
+    4: "IcmpInSrcQuenchs",
+    5: "IcmpInRedirects",
+    13: "IcmpInTimestamps",
+    14: "IcmpInTimestampReps",
+    17: "IcmpInAddrMasks",
+    18: "IcmpInAddrMaskReps",
+}
 
 # RFC 1191 7: the path MTU to try where a router does not say its own.
 PLATEAUS = (32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68)
@@ -56,9 +68,9 @@ class PathError:
     """An ICMP error about a TCP segment that, by its quote, is one of ours.
 
     Anybody may have sent it: believe it only of a connection for which snd_una <= seq < snd_nxt (RFC 5927 4.1), and count the
-    others (`OutOfWindowIcmps`). Any error but that of path MTU discovery ends a connection that is in SYN-SENT or SYN-RECEIVED, as
-    in Linux; in the synchronized states every error is a hint that is kept for the day that the connection times out (RFC 5461,
-    RFC 5927 5.2).
+    others (`OutOfWindowIcmps`). Any error but that of path MTU discovery ends a connection that is in SYN-SENT, or came from there
+    to SYN-RECEIVED, as in Linux; in the synchronized states every error is a hint that is kept for the day that the connection
+    times out (RFC 5461, RFC 5927 5.2).
     """
 
     flow: bytes  # of the quoted segment: the connection's own (flow.py)
@@ -66,6 +78,7 @@ class PathError:
     errno: int
     is_hard: bool
     mtu: int  # largest packet that the path takes, if it is fragmentation needed; else 0
+    ends_half_open: bool = False  # a connection in SYN-RECEIVED by a peer's SYN is dropped for it (Linux: not for the others)
 
 
 class IcmpHandler:
@@ -155,8 +168,12 @@ class IcmpHandler:
             counters.IcmpInTimeExcds += 1
             return self._path_error(datagram, message)
         elif message.type == icmp.PARAMETER_PROBLEM:
+            counters.IcmpInParmProbs += 1
             return self._path_error(datagram, message)
         # The others are for us to ignore: source quench (RFC 6633), redirects (there is one way out), replies that nobody waits for.
+        elif message.type in IGNORED:
+            name = IGNORED[message.type]
+            setattr(counters, name, getattr(counters, name) + 1)
         return None
 
     def _path_error(self, datagram: Ipv4Packet, message: icmp.IcmpMessage) -> PathError | None:
@@ -167,9 +184,11 @@ class IcmpHandler:
         if quote.protocol != ipv4.TCP or quote.flow is None or quote.seq is None:
             return None
         if message.type == icmp.TIME_EXCEEDED:
-            return PathError(quote.flow, quote.seq, errno.EHOSTUNREACH, False, 0)
+            if message.code == icmp.REASSEMBLY_TIME_EXCEEDED:  # a fragment was lost, and we send none: Linux ignores it, too
+                return None
+            return PathError(quote.flow, quote.seq, errno.EHOSTUNREACH, False, 0, True)
         if message.type == icmp.PARAMETER_PROBLEM:
-            return PathError(quote.flow, quote.seq, errno.EPROTO, True, 0)
+            return PathError(quote.flow, quote.seq, errno.EPROTO, True, 0, True)
         if message.code not in UNREACHABLE:
             self._counters.IcmpInErrors += 1
             return None
@@ -177,7 +196,7 @@ class IcmpHandler:
         mtu = 0
         if message.code == icmp.FRAGMENTATION_NEEDED:
             mtu = quote.next_hop_mtu or plateau_below(quote.total_length)
-        return PathError(quote.flow, quote.seq, number, is_hard, mtu)
+        return PathError(quote.flow, quote.seq, number, is_hard, mtu, message.code in ENDS_HALF_OPEN)
 
     def _is_udp_sound(self, datagram: Ipv4Packet) -> bool:
         """Check the length and, where there is one, the checksum (RFC 768, RFC 1122 4.1.3.4)."""

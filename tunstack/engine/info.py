@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunstack.engine import chrono, receivewindow
+from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class ConnectionInfo:
     busy_time: int  # with something sent or to be sent; of it ...
     rwnd_limited: int  # ... held up by the peer's window
     sndbuf_limited: int  # ... by our send buffer
+    syn_data: bool  # data that rode on the SYN was taken (RFC 7413)
+    fastopen_client_fail: int  # why it was not: 1 there was no cookie, 2 it was not acknowledged, 3 the SYN was sent again
 
     @classmethod
     def of(cls, conn: Connection, now: int | None) -> ConnectionInfo:
@@ -113,7 +116,7 @@ class ConnectionInfo:
             reordering=conn.recovery.rack.reordering,
             reord_seen=conn.recovery.rack.reorderings,
             dsack_dups=conn.recovery.dsack_dups,
-            delivered=-(-(tx.bytes_acked + tx.board.sacked_out) // tx.mss),
+            delivered=_delivered(conn),
             retransmits=conn.retransmits,
             backoff=rtt.backoff,
             probes=conn.probes_out,
@@ -135,4 +138,15 @@ class ConnectionInfo:
             busy_time=busy,
             rwnd_limited=rwnd,
             sndbuf_limited=sndbuf,
+            syn_data=conn.fastopen.syn_data if conn.fastopen else False,
+            fastopen_client_fail=conn.fastopen.client_fail if conn.fastopen else 0,
         )
+
+
+def _delivered(conn: Connection) -> int:
+    """Return about how many segments were acknowledged or SACKed: the SYN or SYN-ACK is one, with the data in it."""
+    tx = conn.tx
+    if tx.snd_una == tx.iss or conn.state is SYN_RECEIVED:
+        return 0
+    on_syn = conn.fastopen.syn_octets if conn.fastopen is not None and conn.fastopen.syn_data else 0
+    return 1 + -(-(tx.bytes_acked + tx.board.sacked_out - on_syn) // tx.mss)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, ecn, paws, prune, receivewindow, transitions, urgent, usertimeout
+from tunstack.engine import ackpolicy, ecn, fastopen, paws, prune, receivewindow, transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
+from tunstack.engine.fastopenclient import Attempt, on_syn_ack
 from tunstack.engine.guard import challenge
 from tunstack.engine.handshake import Agreed
 from tunstack.engine.opening import learn_peer
@@ -41,7 +42,7 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         or seg.seq != rx.rcv_nxt
         or seg.window << tx.wscale != tx.snd_wnd
         or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
-        or not (length or newly_acked)
+        or not (length or newly_acked or tx.snd_una == tx.snd_nxt)  # with nothing in flight it is the answer to a keepalive probe
         or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
         or (length and (rx.pieces or conn.is_orphan or rx.urgent is not None or (rx.queued and rx.is_full)))
         or seg.sack
@@ -68,9 +69,11 @@ def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         acknowledged(conn, seg, now)
     if length:
         counters.TCPHPHits += 1
-        rx.ready.append(seg.payload[0])  # type: ignore[arg-type]
+        rx.ready += (seg.payload[0],)  # type: ignore[operator]
         rx.rcv_nxt = (rx.rcv_nxt + length) & MASK
         data_came(conn, seg, now)
+    elif not newly_acked:
+        counters.TCPPureAcks += 1
     return True
 
 
@@ -80,6 +83,8 @@ def arrives(conn: Connection, seg: Segment, now: int) -> None:
         arrives_in_syn_sent(conn, seg, now)
         return
     if conn.is_over:
+        return
+    if conn.fastopen is not None and conn.state is SYN_RECEIVED and not fastopen.may_arrive(conn, seg, now):
         return
     if (
         check_timestamp(conn, seg, now)
@@ -129,7 +134,10 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         tx.syn_acked()
         tx.update_window(seg.window, seg.seq, seg.ack)  # the window of a SYN is never scaled
         conn.rx.acks_due = 1
+        is_resent = conn.retransmits > 0 or not conn.syn_sent_at
         transitions.established(conn, now)
+        if isinstance(conn.fastopen, Attempt):
+            on_syn_ack(conn, conn.fastopen, seg, is_resent, now)
     else:
         conn.state = SYN_RECEIVED
         conn.retransmits = 0
@@ -178,6 +186,8 @@ def answer_out_of_window(conn: Connection, seg: Segment, now: int, skipped: str 
             setattr(counters, skipped, getattr(counters, skipped) + 1)
             return
         conn.last_oow_ack_at = now
+    if (seg.length or seg.flags & (SYN | FIN)) and seq_lt(seg.seq, conn.rx.rcv_nxt):
+        conn.stack.counters.DelayedACKLost += 1
     conn.rx.note_duplicate(seg.seq, seg.length)
     conn.rx.acks_due += 1
     conn.mark_dirty()
@@ -212,7 +222,7 @@ def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
     if not seg.flags & SYN:
         return True
     if conn.state is SYN_RECEIVED and seg.seq == conn.rx.irs:
-        if seg.flags & ACK and seg.ack == conn.tx.snd_nxt:
+        if seg.flags & ACK and seq_gt(seg.ack, conn.tx.iss) and seq_le(seg.ack, conn.tx.snd_nxt):
             return True
         if not seg.flags & ACK:  # its SYN again: our SYN-ACK was lost
             conn.syn_due = True
@@ -273,6 +283,8 @@ def take_text(conn: Connection, seg: Segment, now: int) -> None:
         if conn.may_sack and len(rx.pieces) > held:
             out_of_order_came(conn, seg)
             is_one_enough = ackpolicy.may_compress(rx)
+        if seq_le((seq + seg.length + fin) & MASK, rx.rcv_nxt):
+            counters.DelayedACKLost += 1
         ackpolicy.enter_quickack(rx)
         if is_one_enough and rx.acks_due:
             counters.TCPAckCompressed += 1

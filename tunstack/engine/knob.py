@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import re
+import struct
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
@@ -15,14 +17,15 @@ from typing import Any, Literal, TypeVar, cast
 from tunstack.engine.errors import TEXTS
 
 Value = bool | int | str | tuple[int, ...]
-Effect = Literal["at once", "new connections", "new listeners", "never"]  # never: it can only be read
+Effect = Literal["at once", "new connections", "new listeners", "start", "never"]  # start: of the interface; never: it can only be read
 T = TypeVar("T", bound=Value)
 
 INT_MAX = 2**31 - 1  # most of Linux's knobs are C ints
 SECONDS_MAX = INT_MAX // 1000  # Linux keeps seconds in jiffies, of which there are up to 1000 in one
 
 _NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,22})")
-_WORD = re.compile(r"[a-z][a-z0-9_-]{0,14}")
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]{1,8}")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 _TYPES = {
     bool: "true or false",
     int: "an integer",
@@ -32,6 +35,13 @@ _TYPES = {
     list: "an array",
     dict: "a table",
 }
+
+
+def check_name(text: str) -> object:
+    """Check the name of an algorithm; OSError EINVAL."""
+    if not _NAME.fullmatch(text):
+        raise invalid(f"{text!r} is not a name")
+    return text
 
 
 def knob(
@@ -45,6 +55,9 @@ def knob(
     effect: Effect = "at once",
     linux: bool = True,
     deviates: str = "",
+    check: Callable[[str], object] = check_name,
+    form: str = "name",
+    secret: bool = False,
 ) -> T:
     """Declare a field of Sysctl; see `Knob` for the arguments."""
     metadata = {
@@ -56,6 +69,9 @@ def knob(
         "effect": effect,
         "linux": linux,
         "deviates": deviates,
+        "check": check,
+        "form": form,
+        "secret": secret,
     }
     return field(default=default, metadata=metadata)
 
@@ -74,6 +90,9 @@ class Knob:
     effect: Effect  # for whom a change counts
     linux: bool  # Linux has it too, under this name; else it is ours, or a route's or a module's there
     deviates: str  # why default or range are not Linux's
+    check: Callable[[str], object] = check_name  # raises EINVAL for a text that will not do; knobs that are texts only
+    form: str = "name"  # of the text, for people
+    secret: bool = False  # is not written to a log
 
     @classmethod
     def of(cls, name: str, default: object, metadata: Any) -> Knob:
@@ -94,9 +113,7 @@ class Knob:
             return "0 or 1"
         if isinstance(self.default, tuple):
             return f"{len(self.default)} numbers, {self.low} to {self.high}, none less than the one before"
-        if isinstance(self.default, int):
-            return f"{self.low} to {self.high}"
-        return "ports and ranges of ports, with commas" if self.unit == "ports" else "name"
+        return f"{self.low} to {self.high}" if isinstance(self.default, int) else self.form
 
     def take(self, value: object) -> Value:
         """Return what a field is set to for `value`: a text, or what TOML or JSON has; OSError EINVAL says what is wrong with it."""
@@ -109,11 +126,7 @@ class Knob:
         text = value.strip() if isinstance(value, str) else value
         if not isinstance(text, str):
             raise invalid(f"must be a string, not {describe(value)}")
-        if self.unit == "ports":
-            parse_ports(text)
-            return text
-        if not _WORD.fullmatch(text):
-            raise invalid(f"{text!r} is not a name")
+        self.check(text)
         return text
 
     def _boolean(self, value: object) -> bool:
@@ -159,13 +172,29 @@ def parse_ports(text: str) -> frozenset[int]:
     ports: set[int] = set()
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
-        if not (part.isascii() and first.isdecimal() and (last.isdecimal() or not dash)):
+        if not (part.isascii() and first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 20):
             raise invalid(f"{part.strip()!r} is neither a port nor a range of ports")
         low, high = int(first), int(last or first)
         if not low <= high <= 65535:
             raise invalid(f"{part.strip()!r} is not a range of ports from 0 to 65535")
         ports.update(range(low, high + 1))
     return frozenset(ports)
+
+
+def parse_keys(text: str) -> bytes:
+    """Return the keys of sixteen octets, one after another, of a text such as `1f-2e-3d-4c,5-6-7-8`; none if it is empty.
+
+    OSError EINVAL where it is not one or two; what it is, is not told: it is a secret.
+    """
+    keys = b""
+    for part in text.split(",") if text.strip() else ():
+        words = part.strip().split("-")
+        if len(words) != 4 or not all(_HEXADECIMAL.fullmatch(word) for word in words):
+            raise invalid("a key is four hexadecimal numbers, such as 1f-2e-3d-4c; a second one follows a comma")
+        keys += struct.pack("<4I", *(int(word, 16) for word in words))
+    if len(keys) > 32:
+        raise invalid("there are two keys at most")
+    return keys
 
 
 def to_text(value: Value) -> str:

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunstack.engine import syncookie
+from tunstack.engine import fastopen, syncookie
 from tunstack.engine.connection import Connection
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.opening import open_passive
-from tunstack.engine.options import SocketOptions
+from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
 from tunstack.engine.timers import NEVER
@@ -23,6 +23,7 @@ from tunstack.wire.flow import reverse_flow, unpack_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
+    from tunstack.engine.fastopenrequest import Requests
     from tunstack.engine.handshake import Agreed
     from tunstack.engine.listeners import PortGroup
     from tunstack.engine.stack import Stack
@@ -40,8 +41,10 @@ class Listener:
     __slots__ = (
         "_accept_queue",
         "_half_open",
+        "_inherited",
         "address",
         "backlog",
+        "fastopen",
         "group",
         "has_warned",
         "is_closed",
@@ -71,9 +74,11 @@ class Listener:
         self.port = port
         self.backlog = backlog
         self.options = options
+        self._inherited = self._inherit()  # one object for all connections
         self.on_acceptable = on_acceptable
         self.reuse_port = reuse_port
         self.is_closed = False
+        self.fastopen: Requests | None = None  # connections by cookie, once there was one
         self.has_warned = False  # of a flood
         self.young = 0  # half-open connections whose SYN-ACK was sent once
         self._half_open: dict[bytes, HalfOpen] = {}  # the SYN queue, by incoming flow
@@ -112,6 +117,17 @@ class Listener:
                 retries -= 1
                 young *= 2
         return retries
+
+    def set_option(self, name: str, value: object) -> None:
+        """Set a socket option (options.py) of connections to come. OSError as `Connection.set_option`."""
+        self.options = self.options.having(name, check_option(name, value, self.stack.algorithms))
+        self._inherited = self._inherit()
+        if name == "keys":
+            self.stack.use_keys()
+
+    def _inherit(self) -> SocketOptions:
+        """Return what connections start with: all but what is a listener's matter."""
+        return self.options.having("defer_accept", 0) if self.options.defer_accept else self.options
 
     def accept(self) -> Connection | None:
         """Take a connection from the accept queue. It is paused, and its sink is nobody: set `sink`, then call `resume`."""
@@ -157,13 +173,17 @@ class Listener:
         if iss is None and not cookies and self._is_kept_free(seg):
             stack.counters.ListenDrops += 1
             return
-        flow = reverse_flow(seg.flow)
-        entry = HalfOpen(self, seg, stack.isn.isn(flow, now) if iss is None else iss, now)
+        if iss is None:
+            iss = stack.isn.isn(reverse_flow(seg.flow), now)
+        cookie = fastopen.answer(self, seg, now, iss)
+        if cookie is None:
+            return  # it is a connection already
+        entry = HalfOpen(self, seg, iss, now)
         self._half_open[seg.flow] = entry
         self.young += 1
         stack.flows[seg.flow] = entry
         stack.timers.arm(entry, entry.expires_at)
-        entry.send_syn_ack(now)
+        entry.send_syn_ack(now, cookie)
 
     def _is_flooded(self, cookies: int) -> bool:
         """The SYN queue is full: tell it once, and whether a cookie may be the answer."""
@@ -224,7 +244,7 @@ class Listener:
         open_passive(conn, agreed, irs, window, now)
         conn.syn_sent_at = sent_at
         if stack.sysctl.tcp_reflect_tos:
-            conn.options.tos = tos
+            conn.options = conn.options.having("tos", tos)
         stack.proven.add(unpack_flow(seg.flow)[0])
         self.enqueue(conn)
         conn.on_segment(seg, now)
@@ -232,9 +252,7 @@ class Listener:
 
     def make_connection(self, flow: bytes, flow_in: bytes, iss: int) -> Connection:
         """Make a connection of ours: paused, with nobody as its sink, until it is accepted."""
-        options = self.options.copy()
-        options.defer_accept = 0  # a listener's matter
-        conn = Connection(self.stack, flow, flow_in, iss, options, NULL_SINK)
+        conn = Connection(self.stack, flow, flow_in, iss, self._inherited, NULL_SINK)
         conn.paused = True
         conn.listener = self
         return conn

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tunstack.engine.ports import overlaps
-from tunstack.wire.flow import ANY_IPV4, unpack_flow
 
 if TYPE_CHECKING:
     from tunstack.engine.listener import Listener
@@ -36,7 +35,7 @@ class Listeners:
 
     def __init__(self, pick: Callable[[bytes], int]) -> None:
         self._pick = pick
-        self._groups: dict[tuple[bytes, int], PortGroup] = {}
+        self._groups: dict[bytes, PortGroup] = {}  # by address and port as they stand in a flow
         self._ports: dict[int, list[Listener]] = {}  # whatever the address
 
     def __iter__(self) -> Iterator[Listener]:
@@ -44,7 +43,7 @@ class Listeners:
 
     def add(self, listener: Listener) -> None:
         """Take a listener in, and tell it its group."""
-        group = listener.group = self._groups.setdefault((listener.address, listener.port), PortGroup())
+        group = listener.group = self._groups.setdefault(_end(listener), PortGroup())
         group.members.append(listener)
         self._ports.setdefault(listener.port, []).append(listener)
 
@@ -52,7 +51,7 @@ class Listeners:
         """A listener closed."""
         listener.group.members.remove(listener)
         if not listener.group.members:
-            del self._groups[listener.address, listener.port]
+            del self._groups[_end(listener)]
         port = self._ports[listener.port]
         port.remove(listener)
         if not port:
@@ -62,11 +61,16 @@ class Listeners:
         """Return those that listen on a port of an address, or of one that covers it."""
         return [other for other in self._ports.get(port, ()) if overlaps(other.address, address)]
 
-    def find(self, flow: bytes) -> Listener | None:
+    def find(self, flow: bytes) -> Listener | None:  # hot
         """Return the listener for an incoming flow: the exact address before the wildcard; of several, one by the flow's hash."""
-        _, _, dst, dport = unpack_flow(flow)
-        group = self._groups.get((dst, dport)) or self._groups.get((ANY_IPV4, dport))
+        n = (len(flow) - 4) >> 1  # octets of an address, see flow.py
+        port = flow[-2:]
+        group = self._groups.get(flow[n : n + n] + port) or self._groups.get(bytes(n) + port)
         if group is None:
             return None
         members = group.members
         return members[0] if len(members) == 1 else members[self._pick(flow) % len(members)]
+
+
+def _end(listener: Listener) -> bytes:
+    return listener.address + listener.port.to_bytes(2, "big")

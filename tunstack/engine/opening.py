@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ecn, sendbuffer, usertimeout
+from tunstack.engine import ecn, fastopenclient, sendbuffer, usertimeout
 from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.retransmission import may_probe
@@ -27,8 +27,9 @@ def open_active(conn: Connection, now: int) -> None:
     conn.syn_ecn = sysctl.tcp_ecn == 1
     conn.state = SYN_SENT
     conn.tx.syn_sent()
-    conn.syn_due = True
-    conn.mark_dirty()
+    if conn.fastopen is None or fastopenclient.is_due(conn):
+        conn.syn_due = True
+        conn.mark_dirty()
 
 
 def open_passive(conn: Connection, agreed: Agreed, irs: int, window: int, now: int) -> None:

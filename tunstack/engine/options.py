@@ -5,8 +5,9 @@ Names are those of POSIX and Linux in lower case without prefix; units are their
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from tunstack.congestion import available
 from tunstack.engine import ecn
@@ -14,9 +15,13 @@ from tunstack.engine.errors import socket_error
 from tunstack.engine.keys import KeyChain
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SocketOptions:
-    """What setsockopt(2) sets. A connection that is accepted starts with a copy of its listener's. None: the stack's sysctl decides."""
+    """What setsockopt(2) sets. None: the stack's sysctl decides.
+
+    Never changed: who sets an option makes another object (`having`). So the connections of a listener share its own until
+    one of them sets something.
+    """
 
     nodelay: bool = False  # TCP_NODELAY
     cork: bool = False  # TCP_CORK
@@ -41,14 +46,18 @@ class SocketOptions:
     defer_accept: int = 0  # TCP_DEFER_ACCEPT, s for which a listener waits for data; 0: it does not
     congestion: str | None = None  # TCP_CONGESTION
     max_pacing_rate: int | None = None  # SO_MAX_PACING_RATE, octets a second; None, or 0: no limit
+    fastopen: int = 0  # TCP_FASTOPEN: connections that wait for their handshake's end at most; 0: a listener without
+    fastopen_connect: bool = False  # TCP_FASTOPEN_CONNECT: the SYN waits for the first write, and carries it
+    fastopen_no_cookie: bool = False  # TCP_FASTOPEN_NO_COOKIE
+    fastopen_key: bytes = field(default=b"", repr=False)  # TCP_FASTOPEN_KEY, one or two; empty: the stack's
     tos: int = 0  # IP_TOS
     ttl: int | None = None  # IP_TTL
     keys: KeyChain | None = None  # TCP_MD5SIG, TCP_AO_ADD_KEY; None: the stack's. Handed over by copy
-    inert: dict[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
+    inert: Mapping[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
 
-    def copy(self) -> SocketOptions:
-        """Return an independent copy."""
-        return replace(self, inert=self.inert.copy(), keys=self.keys.copy() if self.keys is not None else None)
+    def having(self, name: str, value: Any) -> SocketOptions:
+        """Return the same with one option set, to a value that `check_option` returned."""
+        return replace(self, **{name: value})
 
 
 # Lower and upper bound of the options that Linux bounds: EINVAL outside (tcp(7), net/ipv4 behaviour).
@@ -64,6 +73,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "user_timeout_advertise": (0, 0x7FFF * 60),
     "syncnt": (1, 127),
     "max_pacing_rate": (0, 0xFFFFFFFFFFFFFFFF),
+    "fastopen": (0, 0x7FFFFFFF),
     "tos": (0, 255),
     "ttl": (1, 255),
 }
@@ -82,15 +92,17 @@ def check_option(name: str, value: object, algorithms: Container[object] | None 
     bounds = BOUNDS.get(name)
     if bounds is not None and value is not None and not (isinstance(value, int) and bounds[0] <= value <= bounds[1]):
         raise socket_error("EINVAL")
-    if name == "keys" and not (value is None or isinstance(value, KeyChain)):
-        raise socket_error("EINVAL")
+    if name == "keys" and value is not None:
+        if not isinstance(value, KeyChain):
+            raise socket_error("EINVAL")
+        return value.copy()
     if name == "congestion" and value is not None and value not in (available() if algorithms is None else algorithms):
         raise socket_error("ENOENT")
     return value & ~ecn.MASK if name == "tos" and isinstance(value, int) else value
 
 
 def check_options(options: SocketOptions, algorithms: Container[object]) -> SocketOptions:
-    """Return the options; raise what `check_option` has against any of them."""
-    for name in NAMES:
-        setattr(options, name, check_option(name, getattr(options, name), algorithms))
-    return options
+    """Return the options as they are to be stored; raise what `check_option` has against any of them."""
+    values: dict[str, Any] = {name: getattr(options, name) for name in NAMES}
+    checked: dict[str, Any] = {name: check_option(name, value, algorithms) for name, value in values.items()}
+    return options if checked == values else SocketOptions(**checked)

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.engine import chrono, ecn, lossprobe, mtuprobe, urgent, usertimeout
+from tunstack.engine import chrono, ecn, fastopenclient, lossprobe, mtuprobe, urgent, usertimeout
 from tunstack.engine.ackpolicy import ack_sent
+from tunstack.engine.fastopenclient import Attempt
+from tunstack.engine.fastopencookie import attach
+from tunstack.engine.fastopenrequest import Request, is_writable
 from tunstack.engine.handshake import local_mss, make_syn
 from tunstack.engine.phase import LOSS, PROBE, REORDER
 from tunstack.engine.receivewindow import advertise
@@ -34,7 +37,9 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
     """Return the next segment to send, or None when nothing may leave now."""
     tx = conn.tx
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
-        return poll_syn(conn, now)
+        syn = poll_syn(conn, now)
+        if syn is not None or conn.fastopen is None or not is_writable(conn):
+            return syn
     if conn.state is CLOSED or conn.state is TIME_WAIT:
         return poll_ack(conn, now) if conn.state is TIME_WAIT else None
     is_urgent = tx.urgent_end and urgent.is_sending(tx)
@@ -86,41 +91,64 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
 
 
 def poll_syn(conn: Connection, now: int) -> Segment | None:
-    """SYN or, having seen the peer's (simultaneous open), SYN-ACK."""
+    """SYN or, having seen the peer's (simultaneous open, Fast Open), SYN-ACK."""
+    attempt = conn.fastopen
     if not conn.syn_due:
-        return poll_ack(conn, now) if conn.state is SYN_RECEIVED else None
+        if conn.state is SYN_RECEIVED:
+            return poll_ack(conn, now)
+        if not fastopenclient.is_deferred(conn) or not fastopenclient.is_due(conn):
+            return None
     conn.syn_due = False
-    sysctl = conn.stack.sysctl
-    mss = local_mss(conn.mtu, conn.options)
-    if conn.retransmits:
+    is_resent = conn.retransmits > 0 or (attempt is not None and attempt.is_sent)
+    if is_resent:
         count_resent(conn, 1, 0)
+        conn.stack.counters.TCPSynRetrans += 1
+        conn.syn_sent_at = 0
     else:
         conn.syn_sent_at = conn.retrans_at = now
     since = conn.retrans_at if conn.retransmits else 0
-    linear = sysctl.tcp_syn_linear_timeouts if conn.state is SYN_SENT else 0
+    linear = conn.stack.sysctl.tcp_syn_linear_timeouts if conn.state is SYN_SENT else 0
     backoff = max(conn.retransmits - linear, 0)
     conn.rto_at = now + usertimeout.clamp(conn, min(RTO_INITIAL << backoff, RTO_MAX), since, now)
     conn.arm(conn.rto_at)
-    ts_val = conn.ts_val(now)
+    if conn.state is SYN_SENT or conn.agreed is None:
+        syn = make_bare_syn(conn, now)
+        if isinstance(attempt, Attempt):
+            fastopenclient.equip(conn, attempt, syn, now)
+        return syn
+    syn_ack = make_syn_ack(conn, now)
+    if isinstance(attempt, Request) and not attempt.is_sent:
+        attempt.is_sent = True
+        if attempt.option:
+            attach(syn_ack, attempt.option)
+    return syn_ack
+
+
+def make_bare_syn(conn: Connection, now: int) -> Segment:
+    """A SYN without data."""
+    sysctl = conn.stack.sysctl
+    # A SYN that was lost may have been so for its flags, in a network that does not know them (RFC 3168 6.1.1.1).
+    asks = conn.syn_ecn and not (conn.retransmits and sysctl.tcp_ecn_fallback)
+    return make_syn(
+        conn.flow,
+        conn.tx.iss,
+        0,
+        SYN | (ecn.SETUP if asks else 0),
+        conn.syn_window,
+        local_mss(conn.mtu, conn.options),
+        conn.syn_wscale,
+        sysctl.tcp_sack,
+        conn.ts_val(now) if sysctl.tcp_timestamps else None,
+        0,
+        conn.options.tos,
+        usertimeout.option_for(conn.options, sysctl),
+    )
+
+
+def make_syn_ack(conn: Connection, now: int) -> Segment:
+    """The answer to the peer's SYN, with the options that both sides know."""
     agreed = conn.agreed
-    uto = usertimeout.option_for(conn.options, sysctl)
-    if conn.state is SYN_SENT or agreed is None:
-        # A SYN that was lost may have been so for its flags, in a network that does not know them (RFC 3168 6.1.1.1).
-        asks = conn.syn_ecn and not (conn.retransmits and sysctl.tcp_ecn_fallback)
-        return make_syn(
-            conn.flow,
-            conn.tx.iss,
-            0,
-            SYN | (ecn.SETUP if asks else 0),
-            conn.syn_window,
-            mss,
-            conn.syn_wscale,
-            sysctl.tcp_sack,
-            ts_val if sysctl.tcp_timestamps else None,
-            0,
-            conn.options.tos,
-            uto,
-        )
+    assert agreed is not None
     rx = conn.rx
     return make_syn(
         conn.flow,
@@ -128,13 +156,13 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
         rx.rcv_nxt,
         SYN | ACK | (ECE if agreed.ecn_ok else 0),
         conn.syn_window,
-        mss,
+        local_mss(conn.mtu, conn.options),
         agreed.rcv_wscale if agreed.is_scaled else None,
         agreed.sack_ok,
-        ts_val if agreed.ts_ok else None,
+        conn.ts_val(now) if agreed.ts_ok else None,
         rx.ts_recent,
         conn.options.tos,
-        uto,
+        usertimeout.option_for(conn.options, conn.stack.sysctl),
     )
 
 
@@ -171,10 +199,13 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
         if not conn.recovery.force:
             return None
         room = mss
-    if index and (flight.seq - tx.snd_una) & MASK >= tx.snd_wnd:
-        return None  # the peer took its window back; what it acknowledges comes first
-    size = min(room, max_payload)
-    board.split(index, max(size // mss, 1) * mss)
+    window = tx.snd_wnd - ((flight.seq - tx.snd_una) & MASK)
+    if window <= 0:
+        if index:
+            return None  # the peer took its window back, or never had one for a SYN's data; what it acknowledges comes first
+        window = mss
+    size = min(room, max_payload, window)
+    board.split(index, size // mss * mss or size)
     conn.recovery.force = False
     tx.resent(flight, now)
     length = ((flight.end - flight.seq) & MASK) - flight.fin

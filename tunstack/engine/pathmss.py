@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.handshake import local_mss
-from tunstack.engine.state import SYNCHRONIZED
+from tunstack.engine.state import SYN_SENT, SYNCHRONIZED
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -18,6 +19,9 @@ def on_smaller_path(conn: Connection, mtu: int, now: int) -> None:
     conn.stack.path_mtu.lower(conn.flow, mtu, now)  # comes to set_mtu
     if conn.mtu < before and conn.state in SYNCHRONIZED:
         conn.recovery.on_path_mss(conn.tx.mss < mss)
+        conn.mark_dirty()
+    elif conn.mtu < before and conn.state is SYN_SENT and conn.tx.outstanding > 1:  # a SYN with data was too large: again without
+        conn.syn_due = True
         conn.mark_dirty()
 
 
@@ -37,6 +41,6 @@ def sync_mss(conn: Connection) -> None:
     tx.path_mss = local_mss(mtu, conn.options)
     if conn.agreed is not None:
         tx.set_mss(conn.agreed.option_octets, conn.options.maxseg, sysctl.tcp_min_snd_mss)
-    if conn.state in SYNCHRONIZED and tx.mss != tx.cc.mss:
+    if (conn.state in SYNCHRONIZED or is_writable(conn)) and tx.mss != tx.cc.mss:
         tx.cc.on_mss(tx.mss)
         tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, sysctl)

@@ -6,13 +6,16 @@ taken for what the device is, and segments grow again. Times are int microsecond
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
+from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.timers import NEVER, TimerHeap
 from tunstack.wire.flow import unpack_flow
 
 if TYPE_CHECKING:
+    from tunstack.engine.connection import Connection
     from tunstack.engine.sysctl import Sysctl
 
 ENTRIES_MAX = 4096
@@ -22,7 +25,7 @@ SECOND = 1_000_000
 class Learned:
     """The MTU to one destination; it has a timer."""
 
-    __slots__ = ("_table", "destination", "expires_at", "heap_at", "mtu")
+    __slots__ = ("_table", "connections", "destination", "expires_at", "heap_at", "mtu")
 
     def __init__(self, table: PathMtu, destination: bytes, mtu: int, expires_at: int) -> None:
         self._table = table
@@ -30,6 +33,7 @@ class Learned:
         self.mtu = mtu
         self.expires_at = expires_at
         self.heap_at = NEVER
+        self.connections: WeakKeyDictionary[Connection, None] = WeakKeyDictionary()  # those to the destination, in order
 
     def next_deadline(self) -> int:
         """Return when it is forgotten."""
@@ -41,15 +45,19 @@ class Learned:
 
 
 class PathMtu:
-    """The MTU to each destination where it is less than the device's. `on_change(destination, mtu)` hears of every change."""
+    """The MTU to each destination where it is less than the device's, and the connections that go there, which hear of every change.
 
-    __slots__ = ("_learned", "_on_change", "_sysctl", "_timers", "mtu")
+    `connections` gives all of the stack's. They are looked through once for a destination that is learned, not with every packet that
+    somebody sends about it; whoever makes a new one calls `join`.
+    """
 
-    def __init__(self, mtu: int, sysctl: Sysctl, timers: TimerHeap, on_change: Callable[[bytes, int], None]) -> None:
+    __slots__ = ("_connections", "_learned", "_sysctl", "_timers", "mtu")
+
+    def __init__(self, mtu: int, sysctl: Sysctl, timers: TimerHeap, connections: Callable[[], Iterable[Connection]]) -> None:
         self.mtu = mtu  # of the device
         self._sysctl = sysctl
         self._timers = timers
-        self._on_change = on_change
+        self._connections = connections
         self._learned: dict[bytes, Learned] = {}  # by destination, that which is forgotten first in front
 
     def __len__(self) -> int:
@@ -76,16 +84,27 @@ class PathMtu:
             if len(self._learned) >= ENTRIES_MAX:
                 self.forget(next(iter(self._learned.values())))
             learned = Learned(self, destination, mtu, NEVER)
+            for conn in self._connections():
+                if conn.flow.startswith(destination, len(destination)):
+                    learned.connections[conn] = None
         learned.mtu = mtu
         learned.expires_at = now + self._sysctl.mtu_expires * SECOND
         self._learned[destination] = learned
         self._timers.arm(learned, learned.expires_at)
         if mtu < current:
-            self._on_change(destination, mtu)
+            for conn in learned.connections:
+                set_mtu(conn, mtu)
+
+    def join(self, conn: Connection) -> None:
+        """A connection begins."""
+        learned = self._learned.get(unpack_flow(conn.flow)[2]) if self._learned else None
+        if learned is not None:
+            learned.connections[conn] = None
 
     def forget(self, learned: Learned) -> None:
         """Take the path for what the device is again."""
         del self._learned[learned.destination]
         learned.expires_at = NEVER
         self._timers.disarm(learned)
-        self._on_change(learned.destination, self.mtu)
+        for conn in learned.connections:
+            set_mtu(conn, self.mtu)

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 
 class RateReduction:
-    """The variables of one reduction. `begin`, then `window` for each ACK and `out` for what is sent."""
+    """The variables of one reduction. `window` is for each ACK, `out` for what is sent."""
 
     __slots__ = ("delivered", "out", "prior_cwnd")
 
-    def __init__(self) -> None:
-        self.prior_cwnd = 0  # RecoverFS: window when the reduction began
+    def __init__(self, cwnd: int) -> None:
+        self.prior_cwnd = cwnd  # RecoverFS: window when the reduction began
         self.delivered = 0  # prr_delivered: octets delivered since
         self.out = 0  # prr_out: octets sent since
-
-    def begin(self, cwnd: int) -> None:
-        """A reduction begins."""
-        self.prior_cwnd = cwnd
-        self.delivered = 0
-        self.out = 0
 
     def window(self, pipe: int, ssthresh: int, delivered: int, mss: int, makes_progress: bool) -> int:
         """Return cwnd after an ACK that delivered octets; `makes_progress`: SND.UNA moved and nothing more was lost."""

@@ -14,30 +14,25 @@ from tunstack.seq import seq_gt
 if TYPE_CHECKING:
     from tunstack.engine.receiver import Receiver
 
-# At least so much of the buffer, and of the pieces, goes at a time: pruning looks at all that is held, and a peer that fills the buffer
+# At least so much of the buffer goes at a time: pruning looks at all that is held, and a peer that fills the buffer
 # with specks must not have that done for each of its segments (CVE-2018-5390 was this, in Linux).
 SHARE = 8
 COLLAPSED_MAX = 65536  # octets to which pieces are joined
 
 
-def make_room(rx: Receiver, seq: int, is_crowded: bool = False) -> bool:
-    """Make room for data at `seq`: join what is contiguous, then drop from the end what lies behind it. Return whether there is room.
-
-    `is_crowded`: it is the number of pieces that is at its bound.
-    """
+def make_room(rx: Receiver, seq: int) -> bool:
+    """Make room for data at `seq`: join what is contiguous, then drop from the end what lies behind it. Return whether there is room."""
     counters = rx.counters
     pieces = rx.pieces
     counters.PruneCalled += 1
     if pieces and seq_gt(pieces[-1].seq, seq):
-        pieces_before, size_before = len(pieces), rx.pieces_size
+        goal = rx.pieces_size - rx.rcvbuf // SHARE
         _collapse(rx)
-        goal = size_before - rx.rcvbuf // SHARE
-        count_goal = pieces_before - pieces_before // SHARE if is_crowded else pieces_before
-        if rx.is_full or rx.pieces_size > goal or len(pieces) > count_goal:
+        if rx.is_full or rx.pieces_size > goal:
             counters.OfoPruned += 1
-            while pieces and seq_gt(pieces[-1].seq, seq) and (rx.is_full or rx.pieces_size > goal or len(pieces) > count_goal):
+            while pieces and seq_gt(pieces[-1].seq, seq) and (rx.is_full or rx.pieces_size > goal):
                 rx.pieces_size -= len(pieces.pop().data) + PIECE_COST
-            rx.sack_blocks.clear()  # as after a timeout (RFC 2018 8): what is left is reported as more comes
+            rx.sack_blocks = ()  # as after a timeout (RFC 2018 8): what is left is reported as more comes
         rx.field_nxt = -1
         if not rx.is_full:
             return True

@@ -66,7 +66,7 @@ class Reassembler:
             i -= 1
         if i < len(datagram.pieces) and datagram.pieces[i][0] < end:
             if not datagram.is_covered(i, start, end):
-                counters.ReasmOverlaps += 1
+                counters.IpExtReasmOverlaps += 1
                 self._discard(key)
             return None  # a duplicate: what came first stays
         datagram.pieces.insert(i, (start, end, payload))

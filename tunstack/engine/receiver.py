@@ -7,7 +7,8 @@ said in ackpolicy.py. Knows no clock and no I/O. Times are int microseconds, len
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from tunstack.engine import prune, receivewindow
 from tunstack.engine.counters import Counters
@@ -35,6 +36,11 @@ class Piece:
         self.end = end
         self.data = data
         self.fin = fin
+
+
+# What a receiver has while it holds nothing, as an idle one does: the same for all of them. Both stay empty.
+NO_QUEUE: Final[deque[bytes]] = deque(maxlen=0)
+NO_PIECES: Final[list[Piece]] = []
 
 
 class Receiver:
@@ -123,12 +129,12 @@ class Receiver:
         self.wscale = wscale  # shift of the windows that we send
         self.advmss = mss  # the largest segment that we told the peer to send
         # What is held.
-        self.ready: deque[memoryview] = deque()  # in-order data of the segment in hand, borrowed
-        self.queue: deque[bytes] = deque()  # in-order data that the application has not taken
+        self.ready: tuple[memoryview, ...] = ()  # in-order data of the segment in hand, borrowed
+        self.queue = NO_QUEUE  # in-order data that the application has not taken
         self.queued = 0  # its octets
-        self.pieces: list[Piece] = []
+        self.pieces = NO_PIECES
         self.pieces_size = 0  # octets of the pieces, with PIECE_COST for each
-        self.sack_blocks: list[tuple[int, int]] = []  # newest first (RFC 2018 4)
+        self.sack_blocks: Sequence[tuple[int, int]] = ()  # newest first (RFC 2018 4)
         self.dsack: tuple[int, int] | None = None  # what came twice, to be told with the next ACK (RFC 2883)
         self.eof = False  # the peer's FIN was reached
         self.urgent: Urgent | None = None  # the urgent octet ahead of the reader (urgent.py)
@@ -209,7 +215,7 @@ class Receiver:
             self._hold(seq, end, payload, fin)
             return False
         if len(payload):
-            self.ready.append(payload)
+            self.ready += (payload,)
         self.rcv_nxt = end
         if fin:
             self._reach_fin()
@@ -231,21 +237,28 @@ class Receiver:
         queue = self.queue
         if queue and len(queue[-1]) + len(data) <= JOIN_MAX:
             queue[-1] += bytes(data)
-        else:
+        elif queue:
             queue.append(bytes(data))
+        else:
+            self.queue = deque((bytes(data),))
         self.queued += len(data)
         self.field_nxt = -1
 
     def take(self) -> bytes:
         """Give the application the first piece of what waits for it."""
         data = self.queue.popleft()
+        if not self.queue:
+            self.queue = NO_QUEUE
         self.queued -= len(data)
         self.field_nxt = -1
         return data
 
     def put_back(self, data: bytes) -> None:
         """Take back the part of a piece that the application had no room for."""
-        self.queue.appendleft(data)
+        if self.queue:
+            self.queue.appendleft(data)
+        else:
+            self.queue = deque((data,))
         self.queued += len(data)
 
     def _reach_fin(self) -> None:
@@ -254,31 +267,37 @@ class Receiver:
         if seq_gt(self.rcv_nxt, self.rcv_adv):
             self.rcv_adv = self.rcv_nxt  # a FIN is taken from a closed window too
         self.eof = True
-        self.pieces.clear()
+        self.pieces = NO_PIECES
         self.pieces_size = 0
-        self.sack_blocks.clear()
+        self.sack_blocks = ()
 
     def _take_pieces(self) -> None:
         """Move the pieces that have become in-order to `ready`."""
         pieces = self.pieces
         taken = 0
+        ready = []
         for piece in pieces:
             if seq_gt(piece.seq, self.rcv_nxt):
                 break
             taken += 1
             self.pieces_size -= len(piece.data) + PIECE_COST
             if seq_gt(piece.end, self.rcv_nxt):
-                self.ready.append(memoryview(piece.data)[(self.rcv_nxt - piece.seq) & MASK :])
+                ready.append(memoryview(piece.data)[(self.rcv_nxt - piece.seq) & MASK :])
                 self.rcv_nxt = piece.end
             if piece.fin and piece.end == self.rcv_nxt:
+                self.ready += tuple(ready)
                 self._reach_fin()
                 return
-        del pieces[:taken]
+        self.ready += tuple(ready)
+        if taken < len(pieces):
+            del pieces[:taken]
+        else:
+            self.pieces = NO_PIECES
         self.sack_blocks = [block for block in self.sack_blocks if seq_gt(block[0], self.rcv_nxt)]
 
     def _hold(self, seq: int, end: int, payload: memoryview, fin: bool) -> None:
         """Keep out-of-order data, without what is held already. What is held first stays."""
-        pieces = self.pieces
+        pieces = self.pieces or []
         index = len(pieces)
         while index and seq_gt(pieces[index - 1].seq, seq):
             index -= 1
@@ -295,13 +314,14 @@ class Receiver:
             right = pieces[index].seq if index < len(pieces) and seq_lt(pieces[index].seq, end) else end
             if seq_lt(left, right) or (fin and right == end == left):
                 if len(pieces) >= OUT_OF_ORDER_MAX or self.is_full:
-                    if not prune.make_room(self, left, len(pieces) >= OUT_OF_ORDER_MAX):
+                    if not prune.make_room(self, left):
                         self.counters.TCPOFODrop += 1
                         return
                     self._hold(left, end, payload[(left - seq) & MASK :], fin)  # the pieces are others now
                     return
                 data = bytes(payload[(left - seq) & MASK : (right - seq) & MASK])
                 pieces.insert(index, Piece(left, right, data, fin and right == end))
+                self.pieces = pieces
                 self.pieces_size += len(data) + PIECE_COST
                 self.field_nxt = -1
                 index += 1
@@ -349,7 +369,7 @@ class Receiver:
             end = (seq + length) & MASK
             self.dsack = (seq, end if seq_lt(end, self.rcv_nxt) else self.rcv_nxt)
 
-    def poll_blocks(self, limit: int) -> list[tuple[int, int]]:
+    def poll_blocks(self, limit: int) -> Sequence[tuple[int, int]]:
         """Return the SACK blocks for an ACK that leaves now, `limit` of them at most; a D-SACK comes first, and once (RFC 2883 4)."""
         blocks = self.sack_blocks
         if self.dsack is not None:
@@ -364,9 +384,9 @@ class Receiver:
 
     def discard(self) -> None:
         """Forget all that is held (reset, or the application has gone)."""
-        self.queue.clear()
+        self.queue = NO_QUEUE
         self.queued = 0
-        self.ready.clear()
-        self.pieces.clear()
+        self.ready = ()
+        self.pieces = NO_PIECES
         self.pieces_size = 0
-        self.sack_blocks.clear()
+        self.sack_blocks = ()

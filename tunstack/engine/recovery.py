@@ -75,7 +75,7 @@ class Recovery:
         self.look_at = 0  # when RACK wants to look again; 0: need not
         self.total_retrans = 0  # segments resent
         self.dsack_dups = 0  # segments that the peer reported to have come twice
-        self._prr = RateReduction()
+        self._prr: RateReduction  # the reduction in progress (RECOVERY, CWR)
         # Undo: where SND.UNA stood when the window was reduced, None: nothing to undo; and the octets resent since
         # of which no D-SACK came, -1: none was resent.
         self.undo_marker: int | None = None
@@ -135,7 +135,9 @@ class Recovery:
     def _count_dsack(self, heard: Heard) -> None:
         """Retransmissions were needless (RFC 3708, RFC 8985 6.2 step 4), unless it was the network that duplicated (RFC 3708 3)."""
         octets, end = heard.dsacked, heard.dsack_end
-        self.dsack_dups += -(-octets // self.tx.mss)
+        packets = -(-octets // self.tx.mss)
+        self.dsack_dups += packets
+        self.counters.TCPDSACKRecvSegs += packets
         if self.dsack_dups > self.total_retrans:
             heard.dsacked = 0
             return
@@ -257,7 +259,7 @@ class Recovery:
         tx = self.tx
         self.recover = tx.snd_nxt
         self.probe_end = None
-        self._prr.begin(tx.cc.cwnd)
+        self._prr = RateReduction(tx.cc.cwnd)
         tx.cc.on_congestion(tx.outstanding, now)
         self.cwr_due = True
 
@@ -282,7 +284,7 @@ class Recovery:
             self._mark_probe_lost()
             self.mtu_probe.fail()
             tx.cc.cwnd += tx.mss  # what it cost
-            self._repair_only()  # the loss was no sign of congestion (RFC 4821 7.6.2)
+            self.repair()  # the loss was no sign of congestion (RFC 4821 7.6.2)
             return
         if self.is_sack:
             counters.TCPSackRecovery += 1
@@ -388,7 +390,7 @@ class Recovery:
                 if (flight.end - flight.seq) & MASK > tx.mss:
                     tx.board.mark_lost(flight)
         self._mark_probe_lost()
-        self._repair_only()
+        self.repair()
 
     def _mark_probe_lost(self) -> None:
         probe = self.mtu_probe
@@ -397,7 +399,7 @@ class Recovery:
                 if (flight.seq - probe.seq) & MASK < (probe.end - probe.seq) & MASK:
                     self.tx.board.mark_lost(flight)
 
-    def _repair_only(self) -> None:
+    def repair(self) -> None:
         """Send again what is marked, and leave the window as it is (Linux's tcp_simple_retransmit)."""
         if not self.is_sack:
             self.tx.board.clear_duplicate_acks()  # they were a guess; what is lost is counted now

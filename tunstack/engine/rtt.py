@@ -15,7 +15,8 @@ RTO_FALLBACK = 3_000_000  # when data begins and the handshake gave no sample (R
 RTO_MIN = 200_000
 RTO_MAX = 120_000_000
 RTTVAR_MIN = RTO_MIN >> 2
-MIN_WINDOW = 300_000_000  # tcp_min_rtt_wlen's default
+HALF_SECOND = 500_000
+MIN_WINDOW = 300  # s, tcp_min_rtt_wlen's default
 
 
 class RttEstimator:
@@ -37,6 +38,7 @@ class RttEstimator:
     )
 
     def __init__(self, min_window: int = MIN_WINDOW) -> None:
+        """`min_window` is in s, as tcp_min_rtt_wlen."""
         self.srtt = 0  # smoothed round-trip time, us
         self.rttvar = 0  # its deviation as the RTO has it, us
         self.deviation = 0  # its mean deviation, smoothed sample by sample, us (what TCP_INFO calls rttvar)
@@ -44,7 +46,7 @@ class RttEstimator:
         self._round_end = 0  # snd_nxt when the round trip began
         self.rto = RTO_INITIAL  # without backoff, us
         self.backoff = 0  # doublings since the last valid sample (RFC 6298 5.5)
-        self.min_rtt = 0  # least sample of the last `min_window` us or, at the least, of their second half
+        self.min_rtt = 0  # least sample of the last `min_window` s or, at the least, of their second half
         self._min_window = min_window
         self._recent_min = 0  # least sample of the present half
         self._min_until = 0  # when it ends
@@ -77,7 +79,7 @@ class RttEstimator:
                 self._largest = RTTVAR_MIN
                 if now >= self._min_until:  # the path may have become longer: what is older than both halves is forgotten
                     self.min_rtt, self._recent_min = self._recent_min, newest
-                    self._min_until = now + (self._min_window >> 1)
+                    self._min_until = now + (self._min_window * HALF_SECOND)
             if newest < self._recent_min:
                 self._recent_min = newest
                 if newest < self.min_rtt:
@@ -88,7 +90,7 @@ class RttEstimator:
             self.rttvar = self._largest = max(self.deviation, RTTVAR_MIN)
             self._round_end = snd_nxt
             self.min_rtt = self._recent_min = newest
-            self._min_until = now + (self._min_window >> 1)
+            self._min_until = now + (self._min_window * HALF_SECOND)
         rto = self.srtt + (self.rttvar << 2)
         self.rto = rto if rto < RTO_MAX else RTO_MAX
         self.backoff = 0

@@ -7,7 +7,6 @@ blocks, and what recovery.py takes for lost. Knows no clock and decides nothing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -101,7 +100,7 @@ class Scoreboard:
     __slots__ = ("flights", "highest_sacked", "lost", "lost_ever", "lost_out", "retrans_out", "sacked_out", "sacked_segments")
 
     def __init__(self) -> None:
-        self.flights: deque[Flight] = deque()
+        self.flights: list[Flight] = []
         self.sacked_out = 0  # octets that left the network: SACKed or, without SACK, as duplicate ACKs say
         self.sacked_segments = 0  # the same in segments
         self.lost_out = 0  # octets that wait to be sent again
@@ -122,15 +121,18 @@ class Scoreboard:
         flights = self.flights
         flight = flights[0]
         oldest_at = flight.sent_at
-        while True:
+        count = 0
+        for flight in flights:
             youngest_at = flight.sent_at
             if ((ack - flight.end) & MASK) >= HALF:  # seq_gt(flight.end, ack): covered in part
                 flight.seq = ack
+                del flights[:count]
                 return oldest_at, youngest_at, False
-            flights.popleft()
-            if flight.end == ack or not flights:
-                return oldest_at, youngest_at, flight.fin
-            flight = flights[0]
+            count += 1
+            if flight.end == ack:
+                break
+        del flights[:count]
+        return oldest_at, youngest_at, flight.fin
 
     def newest_before(self, ack: int) -> Flight:
         """Return the flight whose end, or a part of it, `ack` acknowledges (snd_una < ack)."""
@@ -144,13 +146,13 @@ class Scoreboard:
         flights = self.flights
         highest = heard.prior_highest
         fin = False
-        while flights:
-            flight = flights[0]
+        count = 0
+        for flight in flights:
             if seq_ge(flight.seq, ack):
                 break
             if seq_gt(flight.end, ack):
-                self._cut(0, ack)
-            flights.popleft()
+                self._cut(count, ack)
+            count += 1
             fin = flight.fin
             marks = flight.marks
             if marks & SACKED:
@@ -165,6 +167,7 @@ class Scoreboard:
                     heard.reordered = flight.seq
             else:
                 heard.has_resent = True
+        del flights[:count]
         return fin
 
     def sack(self, blocks: Sequence[tuple[int, int]], una: int, recover: int, mss: int, heard: Heard) -> None:

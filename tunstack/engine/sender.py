@@ -33,11 +33,11 @@ class Sender:
         "_usage_end",
         "board",
         "burst",
+        "busy_time",
         "bytes_retrans",
         "cc",
         "chrono",
         "chrono_at",
-        "chrono_times",
         "cwnd_limited",
         "ect",
         "fin_queued",
@@ -57,6 +57,7 @@ class Sender:
         "push_position",
         "queue",
         "rate",
+        "rwnd_time",
         "snd_nxt",
         "snd_sml",
         "snd_una",
@@ -64,6 +65,7 @@ class Sender:
         "snd_wl2",
         "snd_wnd",
         "sndbuf",
+        "sndbuf_time",
         "urgent_end",
         "wscale",
     )
@@ -101,7 +103,9 @@ class Sender:
         self.bytes_retrans = 0  # octets sent again
         self.chrono = 0  # what time is spent with (chrono.py) ...
         self.chrono_at = 0  # ... since then
-        self.chrono_times = [0, 0, 0, 0]  # and before, by kind
+        self.busy_time = 0  # what was spent before then, of it ...
+        self.rwnd_time = 0  # ... held up by the peer's window
+        self.sndbuf_time = 0  # ... by our buffer
         self.ect = 0  # ECN codepoint of new data: ECT(0) where both sides know ECN (ecn.py)
         self.probe_due = False  # the persist timer wants something sent into a closed window
         self.cc: CongestionControl  # set when the MSS is known (control.py)

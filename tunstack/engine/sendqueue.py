@@ -6,9 +6,15 @@ Positions are counts of octets since the start of the stream (not sequence numbe
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Final
 
 PIECES_MAX = 16  # pieces of one segment before they are joined: a writev of many small ones costs more than the copy
 SMALL = 2048  # a write below this is merged with its neighbours
+
+
+# What a queue has while it is empty, as that of an idle connection is: the same for all of them, and never changed.
+NO_PIECES: Final[list[bytes | memoryview]] = []
+NO_ENDS: Final[list[int]] = []
 
 
 class SendQueue:
@@ -17,8 +23,8 @@ class SendQueue:
     __slots__ = ("_ends", "_head", "_pieces", "_small", "end", "start")
 
     def __init__(self) -> None:
-        self._pieces: list[bytes | memoryview] = []
-        self._ends: list[int] = []  # position behind each piece
+        self._pieces = NO_PIECES
+        self._ends = NO_ENDS  # position behind each piece
         self._head = 0  # index of the first piece that is still needed
         self._small = False  # the last piece is small enough to be merged with
         self.start = 0  # position of the first octet held
@@ -41,8 +47,12 @@ class SendQueue:
             self._small = True
         else:
             self._small = False
-        self._pieces.append(data)
-        self._ends.append(self.end)
+        if self._ends:
+            self._pieces.append(data)
+            self._ends.append(self.end)
+        else:
+            self._pieces = [data]
+            self._ends = [self.end]
 
     def slice(self, position: int, length: int) -> tuple[bytes | memoryview, ...]:  # hot
         """Return `length` octets from `position` on as pieces, whole ones by reference and parts as views."""
@@ -82,8 +92,8 @@ class SendQueue:
         while head < count and ends[head] <= position:
             head += 1
         if head == count:
-            self._pieces.clear()
-            ends.clear()
+            self._pieces = NO_PIECES
+            self._ends = NO_ENDS
             head = 0
             self._small = False
         elif head > 32 and head * 2 > count:

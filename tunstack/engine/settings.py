@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 def put(conn: Connection, name: str, value: object, now: int) -> None:
     """Store a value, known to be right, and let it take effect."""
-    options = conn.options
     if name == "congestion" and value is not None:
         control.change(conn, str(value), now)
-    was = getattr(options, name)
-    setattr(options, name, value)
+    was = getattr(conn.options, name)
+    if value == was:
+        options = conn.options  # it may be the listener's, and stays so; setting it has effects all the same
+    else:
+        options = conn.options = conn.options.having(name, value)
     if name == "keys":
         _put_keys(conn, was)
         return
@@ -50,7 +52,7 @@ def _put_keys(conn: Connection, was: object) -> None:
     try:
         conn.stack.use_keys().rekey(conn)
     except OSError:
-        setattr(conn.options, "keys", was)  # noqa: B010 (as it was, of whatever type)
+        conn.options = conn.options.having("keys", was)
         raise
 
 

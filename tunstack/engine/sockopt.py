@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from tunstack.engine import control, deferaccept, signopt, tcpinfo
 from tunstack.engine.errors import socket_error
+from tunstack.engine.fastopencookie import CLIENT, KEY_LENGTH
 from tunstack.engine.handshake import buffer_limits
+from tunstack.engine.knob import parse_keys
 from tunstack.engine.options import SNDBUF_MIN, SocketOptions
 from tunstack.engine.receivewindow import RCVBUF_MIN
 from tunstack.engine.state import SYN_RECEIVED, SYN_SENT
@@ -29,6 +31,7 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_PROTOCOL, SO_DOMAIN, SO_MAX_PACING_R
 TCP_NODELAY, TCP_MAXSEG, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2 = 1, 2, 3, 4, 5, 6, 7, 8
 TCP_DEFER_ACCEPT = 9
 TCP_WINDOW_CLAMP, TCP_INFO, TCP_QUICKACK, TCP_CONGESTION, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_CC_INFO = 10, 11, 12, 13, 18, 25, 26
+TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_KEY, TCP_FASTOPEN_NO_COOKIE = 23, 30, 33, 34
 IP_TOS, IP_TTL, IP_MTU = 1, 2, 14
 TCP_UTO = 0x1C00  # ours: the UTO option (RFC 5482), s to advertise, 0: off; Linux has none
 AF_INET, SOCK_STREAM = 2, 1
@@ -127,7 +130,7 @@ def _inert(number: int, is_flag: bool) -> tuple[Get, Set]:
 
     def put(target: Target, value: bytes) -> None:
         given = number_of(value)
-        target.options.inert[number] = int(given != 0) if is_flag else given
+        target.set_option("inert", {**target.options.inert, number: int(given != 0) if is_flag else given})
 
     return lambda target: target.options.inert.get(number, 0), put
 
@@ -137,6 +140,16 @@ def _constant(value: int) -> tuple[Get, None]:
 
 
 # Options one by one.
+
+
+def _get_error(target: Target) -> int:
+    """The ICMP error that is kept for the connection's timeout, and no longer then; what ends a connection goes to the protocol."""
+    conn = target.conn
+    if conn is None or conn.soft_error is None:
+        return 0
+    number = conn.soft_error.errno or 0
+    conn.soft_error = None
+    return number
 
 
 def _get_rcvbuf(target: Target) -> int:
@@ -265,6 +278,41 @@ def _set_rate(target: Target, value: bytes) -> None:
     target.set_option("max_pacing_rate", None if rate == unlimited else rate)
 
 
+def _set_fastopen(target: Target, value: bytes) -> None:
+    number = number_of(value)
+    if number < 0 or target.conn is not None:
+        raise socket_error("EINVAL")
+    target.set_option("fastopen", min(number, target.sysctl.somaxconn))
+
+
+def _set_fastopen_connect(target: Target, value: bytes) -> None:
+    number = number_of(value)
+    if number not in (0, 1):
+        raise socket_error("EINVAL")
+    if not target.sysctl.tcp_fastopen & CLIENT:
+        raise socket_error("EOPNOTSUPP")
+    if target.conn is not None or target.listener is not None:
+        raise socket_error("EINVAL")
+    target.set_option("fastopen_connect", number == 1)
+
+
+def _set_fastopen_no_cookie(target: Target, value: bytes) -> None:
+    number = number_of(value)
+    if number not in (0, 1) or target.conn is not None:
+        raise socket_error("EINVAL")
+    target.set_option("fastopen_no_cookie", number == 1)
+
+
+def _get_fastopen_key(target: Target) -> bytes:
+    return target.options.fastopen_key or parse_keys(target.sysctl.tcp_fastopen_key)
+
+
+def _set_fastopen_key(target: Target, value: bytes) -> None:
+    if len(value) not in (KEY_LENGTH, 2 * KEY_LENGTH):
+        raise socket_error("EINVAL")
+    target.set_option("fastopen_key", bytes(value))
+
+
 def _set_tos(target: Target, value: bytes) -> None:
     target.set_option("tos", number_of(value) & 0xFF if value else 0)
 
@@ -285,7 +333,7 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (SOL_SOCKET, SO_TYPE): _constant(SOCK_STREAM),
     (SOL_SOCKET, SO_DOMAIN): _constant(AF_INET),
     (SOL_SOCKET, SO_PROTOCOL): _constant(IPPROTO_TCP),
-    (SOL_SOCKET, SO_ERROR): _constant(0),  # errors go to the protocol
+    (SOL_SOCKET, SO_ERROR): (_get_error, None),
     (SOL_SOCKET, SO_SNDLOWAT): _constant(1),
     (SOL_SOCKET, SO_ACCEPTCONN): (lambda target: int(target.listener is not None), None),
     (SOL_SOCKET, SO_REUSEADDR): _flag("reuseaddr"),
@@ -325,6 +373,10 @@ TABLE: dict[tuple[int, int], tuple[Get | None, Set | None]] = {
     (IPPROTO_TCP, signopt.TCP_AO_DEL_KEY): (None, signopt.delete_ao),
     (IPPROTO_TCP, signopt.TCP_AO_INFO): (signopt.get_ao_info, signopt.set_ao_info),
     (IPPROTO_TCP, TCP_NOTSENT_LOWAT): (_number("notsent_lowat")[0], _set_notsent_lowat),
+    (IPPROTO_TCP, TCP_FASTOPEN): (_number("fastopen")[0], _set_fastopen),
+    (IPPROTO_TCP, TCP_FASTOPEN_CONNECT): (_flag("fastopen_connect")[0], _set_fastopen_connect),
+    (IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE): (_flag("fastopen_no_cookie")[0], _set_fastopen_no_cookie),
+    (IPPROTO_TCP, TCP_FASTOPEN_KEY): (_get_fastopen_key, _set_fastopen_key),
     (IPPROTO_IP, IP_TOS): (_number("tos")[0], _set_tos),
     (IPPROTO_IP, IP_TTL): (_number("ttl", "ip_default_ttl")[0], _set_ttl),
     (IPPROTO_IP, IP_MTU): (_get_mtu, None),

@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from tunstack.congestion import Algorithms, CongestionControl
-from tunstack.engine import ecn
+from tunstack.engine import ecn, fastopen, fastopenclient
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
 from tunstack.engine.errors import socket_error
 from tunstack.engine.finwait import FinWait2
 from tunstack.engine.halfopen import HalfOpen
+from tunstack.engine.handshake import Agreements
 from tunstack.engine.icmp import IcmpHandler, PathError, is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
@@ -27,7 +28,6 @@ from tunstack.engine.memory import PAGE_SHIFT, Memory
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.orphans import Orphans
-from tunstack.engine.pathmss import set_mtu
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import Ports
 from tunstack.engine.proven import ProvenHosts
@@ -35,14 +35,14 @@ from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.reuse import take_over
 from tunstack.engine.signature import Signatures
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import CLOSED
+from tunstack.engine.state import CLOSED, SYN_RECEIVED
 from tunstack.engine.syncookie import SynCookies
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
 from tunstack.seq import MASK, seq_ge, seq_lt
 from tunstack.wire import codec, ipv4
-from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow, unpack_flow
+from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
 
 CHALLENGE_PERIOD = 1_000_000  # us
@@ -70,11 +70,13 @@ class Stack:
         self.isn = IsnGenerator(secret)
         self.cookies = SynCookies(secret)
         self.proven = ProvenHosts()
+        self.fastopen_cookies = fastopenclient.Cookies(config.sysctl, self.counters)
         self.timers = TimerHeap()
-        self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, self._on_path_change)
+        self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, lambda: self.connections)
         self.time_wait = TimeWaitTable(self)
         self.signatures = Signatures(self)  # keys, and who signs
         self.signing: Signatures | None = None  # the same, once there was a key (use_keys)
+        self.agreements = Agreements()
         self.orphans = Orphans(self)
         self.memory = Memory(self.sysctl, self.counters)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
@@ -163,7 +165,12 @@ class Stack:
         if batch.checksum_errors:
             counters.TcpInCsumErrors += batch.checksum_errors
             counters.TcpInErrs += batch.checksum_errors
-        counters.IpInHdrErrors += batch.header_errors
+            counters.TcpInSegs += batch.checksum_errors
+            counters.IpInReceives += batch.checksum_errors
+            counters.IpInDelivers += batch.checksum_errors
+        if batch.header_errors:
+            counters.IpInHdrErrors += batch.header_errors
+            counters.IpInReceives += batch.header_errors
 
     def _count_mark(self, tos: int, packets: int) -> int:
         """Count packets by their ECN codepoint; return how many were not plain."""
@@ -181,12 +188,14 @@ class Stack:
 
     def _receive_unknown(self, seg: Segment, now: int) -> None:
         """A segment of no connection: a listener's, or one that is answered with RST (RFC 9293 3.10.7.1)."""
-        src, _, dst, _ = unpack_flow(seg.flow)
+        flow = seg.flow
+        n = (len(flow) - 4) >> 1  # octets of an address: unpack_flow, inlined
+        src, dst = flow[:n], flow[n : n + n]
         if dst not in self._addresses or not is_host(src) or src in self._addresses:
             self.counters.IpInAddrErrors += 1
             self.counters.IpInDelivers -= 1  # `receive` counted it
             return
-        listener = self.listeners.find(seg.flow)
+        listener = self.listeners.find(flow)
         if listener is not None:
             listener.on_segment(seg, now)
         else:
@@ -237,17 +246,13 @@ class Stack:
         if owner is None:
             self.counters.IcmpInErrors += 1
             return
-        if isinstance(owner, Connection) and not (seq_ge(error.seq, owner.tx.snd_una) and seq_lt(error.seq, owner.tx.snd_nxt)):
-            self.counters.OutOfWindowIcmps += 1
-            return
+        if isinstance(owner, Connection):
+            oldest = owner.tx.iss if owner.state is SYN_RECEIVED else owner.tx.snd_una  # Fast Open's SYN-ACK is before snd_una
+            if not (seq_ge(error.seq, oldest) and seq_lt(error.seq, owner.tx.snd_nxt)):
+                self.counters.OutOfWindowIcmps += 1
+                return
         if self.signing is None or not self.signing.ignores(error, owner):
             owner.on_icmp(error, now)
-
-    def _on_path_change(self, destination: bytes, mtu: int) -> None:
-        """The path to a destination takes smaller packets than was thought, or may take larger ones again."""
-        for conn in self.connections:
-            if conn.remote[0] == destination:
-                set_mtu(conn, mtu)
 
     def advance(self, now: int) -> None:
         """Handle timers that are due, up to a bound; what is left is still due (`next_deadline`)."""
@@ -270,8 +275,7 @@ class Stack:
                 counters.TcpOutSegs += 1
                 counters.IpOutRequests += 1
                 return seg
-            if self._icmp.has_output:
-                counters.IpOutRequests += 1
+            if self._icmp.has_output:  # which counts its datagrams itself, before they are cut
                 return self._icmp.poll_transmit()
             dirty = self._dirty
             while dirty:
@@ -367,6 +371,7 @@ class Stack:
         options = check_options(options or SocketOptions(), self.algorithms)
         port = self._ports.for_listener(address, port, options.reuseaddr, reuse_port)
         listener = Listener(self, address, port, backlog, options, on_acceptable, reuse_port)
+        fastopen.enable(listener)
         self.listeners.add(listener)
         if listener.options.keys is not None:
             self.use_keys()
@@ -386,17 +391,20 @@ class Stack:
         local: bytes | None = None,
         local_port: int = 0,
         options: SocketOptions | None = None,
+        data: bytes | memoryview | None = None,
     ) -> Connection:
         """Open a connection; the sink hears on_established, or on_closed with the reason.
 
+        `data` is written at once, and rides on the SYN if Fast Open can be (MSG_FASTOPEN); what does not follows the handshake.
+
         OSError EADDRNOTAVAIL (local address not ours, no port free), EADDRINUSE (local port taken, see ports.py),
-        ENETUNREACH (no such destination), or setsockopt(2)'s.
+        ENETUNREACH (no such destination, or our own address), or setsockopt(2)'s.
         """
         if local is None or local == ANY_IPV4:
             local = self.config.addresses[0]
         if local not in self._addresses:
             raise socket_error("EADDRNOTAVAIL")
-        if not is_host(remote) or not remote_port:
+        if not is_host(remote) or not remote_port or remote in self._addresses:  # there is no loopback
             raise socket_error("ENETUNREACH")
 
         options = check_options(options or SocketOptions(), self.algorithms)
@@ -414,12 +422,16 @@ class Stack:
             self.use_keys()
         if self.signing is not None:
             self.signing.open(conn)
+        fastopenclient.begin(conn, data is not None, now)
         open_active(conn, now)
+        if data:
+            conn.send(data, now)
         return conn
 
     def adopt(self, conn: Connection) -> None:
         """Route the four-tuple of a connection to it."""
         self.flows[conn.flow_in] = conn
+        self.path_mtu.join(conn)
 
     def forget(self, conn: Connection) -> None:
         """A connection is over: its four-tuple is free, if no entry has taken its place, and what it held is given back."""

@@ -13,6 +13,7 @@ from hashlib import blake2s
 from typing import TYPE_CHECKING
 
 from tunstack.engine import ecn
+from tunstack.engine.config import TIMESTAMP_OPTION
 from tunstack.engine.handshake import WSCALE_MAX, Agreed, first_window, local_mss, make_syn, window_scale
 from tunstack.engine.sender import MSS_DEFAULT
 from tunstack.seq import MASK
@@ -76,7 +77,14 @@ def answer(listener: Listener, syn: Segment, now: int) -> None:  # hot
     flow = reverse_flow(syn.flow)
     ecn_ok = sack_ok = False
     ts_val = wscale = None
-    if syn.ts_val is not None and sysctl.tcp_timestamps:
+    signature_octets = 0
+    has_ts = syn.ts_val is not None and sysctl.tcp_timestamps
+    if stack.signing is not None:  # a signature may leave no room for timestamps
+        agreed = Agreed(syn, sysctl, 0)
+        stack.signing.agree(syn.flow, agreed)
+        has_ts = agreed.ts_ok
+        signature_octets = agreed.signature_octets
+    if has_ts:
         hint = TS_WSCALE
         if syn.wscale is not None and sysctl.tcp_window_scaling:
             hint = min(syn.wscale, WSCALE_MAX)
@@ -102,7 +110,7 @@ def answer(listener: Listener, syn: Segment, now: int) -> None:  # hot
             stack.cookies.make(syn.flow, syn.seq, index, now),
             (syn.seq + 1) & MASK,
             SYN | ACK | ECE if ecn_ok else SYN | ACK,
-            first_window(options, sysctl, mss - 12 if ts_val is not None else mss),
+            first_window(options, sysctl, mss - signature_octets - (TIMESTAMP_OPTION if has_ts else 0)),
             mss,
             wscale,
             sack_ok,
@@ -145,6 +153,8 @@ def complete(listener: Listener, seg: Segment, now: int, entry: HalfOpen | None 
     if not listener.is_overflown():
         agreed = Agreed(syn, sysctl, window_scale(listener.options, sysctl))
         agreed.ecn_ok = ecn_ok
+        if stack.signing is not None:
+            stack.signing.agree(seg.flow, agreed)
         mss = local_mss(stack.path_mtu.get(flow), listener.options) - agreed.option_octets
         window = first_window(listener.options, sysctl, mss)
         if entry is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from tunstack.engine.knob import SECONDS_MAX, Knob, Value, knob
+from tunstack.engine.knob import SECONDS_MAX, Knob, Value, knob, parse_keys, parse_ports
 
 _AVAILABLE = "net.ipv4.tcp_available_congestion_control"
 
@@ -22,6 +22,15 @@ class Sysctl:
     """Settings of one stack. What is written into a field past `set` is not checked."""
 
     # The sockets' limits.
+    netdev_max_backlog: int = knob(
+        5000,
+        "wait in the interface's queue at most, until we read them",
+        "frames",
+        low=1,
+        folder="net.core.",
+        effect="start",
+        deviates="1000 in Linux, which is less than one of tcp_rmem's largest windows",
+    )
     rmem_max: int = knob(4194304, "largest SO_RCVBUF, before it is doubled", "octets", low=2304, folder="net.core.")
     somaxconn: int = knob(4096, "longest accept queue that a backlog can ask for", "connections", folder="net.core.")
     wmem_max: int = knob(4194304, "largest SO_SNDBUF, before it is doubled", "octets", low=4608, folder="net.core.")
@@ -33,7 +42,9 @@ class Sysctl:
     icmp_ratelimit: int = knob(1000, "time between two ICMP errors to one target; 0: no limit", "ms")
     ip_default_ttl: int = knob(64, "time to live of what we send", "hops", low=1, high=255)
     ip_local_port_range: tuple[int, int] = knob((32768, 60999), "ports that connections out are given", low=1024, high=65535)
-    ip_local_reserved_ports: str = knob("", "given to nobody who does not ask for them", "ports")
+    ip_local_reserved_ports: str = knob(
+        "", "ports given to nobody who does not ask for them", check=parse_ports, form="ports and ranges of ports, with commas"
+    )
     ipfrag_high_thresh: int = knob(4194304, "held for reassembly, all datagrams together", "octets")
     ipfrag_time: int = knob(30, "a datagram's fragments are waited for", "s", high=SECONDS_MAX)
     min_pmtu: int = knob(
@@ -43,6 +54,19 @@ class Sysctl:
 
     # Listening and opening.
     tcp_abort_on_overflow: bool = knob(False, "reset what the accept queue has no room for, instead of ignoring it")
+    tcp_fastopen: int = knob(
+        1, "Fast Open (RFC 7413), bits; 1: clients, 2: listeners, 4 and 0x200: without cookies, 0x400: every listener", high=0x7FFFFFFF
+    )
+    tcp_fastopen_blackhole_timeout_sec: int = knob(
+        0, "clients leave Fast Open after three timeouts in a row for so long, doubled each time; 0: never", "s", high=SECONDS_MAX
+    )
+    tcp_fastopen_key: str = knob(
+        "",
+        "of Fast Open's cookies; after a comma the one of before; empty: made by the stack",
+        check=parse_keys,
+        form="a key or two with a comma, each four hexadecimal numbers with hyphens",
+        secret=True,
+    )
     tcp_max_syn_backlog: int = knob(
         4096, "longest SYN queue of a listener", "connections", deviates="Linux's default depends on the machine's memory"
     )
@@ -51,7 +75,7 @@ class Sysctl:
         0,
         "a SYN is sent again so often after 1 s each, before the time doubles",
         high=127,
-        deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7 s",
+        deviates="4 in Linux, which then sends at 1, 2, 3, 4, 5, 7, 11 s",
     )
     tcp_syn_retries: int = knob(6, "a SYN is sent again so often", low=1, high=127)
     tcp_synack_retries: int = knob(5, "a SYN-ACK is sent again so often", high=255)
@@ -153,7 +177,7 @@ class Sysctl:
     tcp_orphan_retries: int = knob(0, "timeouts after which an orphan is given up; 0: 8", high=255)
     tcp_rfc1337: bool = knob(True, "a RST does not end TIME-WAIT", deviates="off in Linux, where an exact RST ends it (M-54 forbids that)")
     tcp_tw_reuse: int = knob(2, "connect() may take a four-tuple in TIME-WAIT; 0: never, 1: always, 2: on loopback only", high=2)
-    tcp_tw_reuse_delay: int = knob(1000, "TIME-WAIT lasts at least so long before it is reused", "ms", low=1)
+    tcp_tw_reuse_delay: int = knob(1000, "TIME-WAIT lasts at least so long before it is reused", "ms", low=1, high=60000)
     tcp_stdurg: bool = knob(False, "the urgent pointer points at the last urgent octet, not behind it (RFC 6093)")
 
     # Not a knob: the congestion controls that the stack has, for `set`. None: no stack has it yet, and no name is checked.
@@ -171,12 +195,14 @@ class Sysctl:
         """Set a knob by its full name, to a text as Linux takes it or to a plain value.
 
         OSError as writing to /proc/sys gives it, with a text that says what is wrong: ENOENT if there is no such knob or algorithm,
-        EINVAL for a value that it does not take, EACCES if it can only be read.
+        EINVAL for a value that it does not take, EACCES if it can only be read, or only be set before there is a stack.
         """
         name = dotted(name)
         entry = find(name)
         if entry.effect == "never":
             raise OSError(errno.EACCES, "can only be read; to choose, set net.ipv4.tcp_congestion_control")
+        if entry.effect == "start" and self.algorithms is not None:
+            raise OSError(errno.EACCES, "counts when the interface is opened: set it in the configuration, or with --sysctl")
         taken = entry.take(value)
         if entry.field == "tcp_congestion_control" and self.algorithms is not None and taken not in self.algorithms:
             raise OSError(errno.ENOENT, f"there is no {taken!r}; there is {', '.join(self.algorithms)}")
@@ -211,10 +237,14 @@ ABSENT: Mapping[str, str] = MappingProxyType(
     {
         "net.core.rmem_default": "TCP's is the second number of net.ipv4.tcp_rmem, in Linux too",
         "net.core.wmem_default": "TCP's is the second number of net.ipv4.tcp_wmem, in Linux too",
+        "net.core.optmem_max": "options of sockets are held in no memory of the kernel's",
         "net.ipv4.ip_forward": "an endpoint forwards nothing",
+        "net.ipv4.tcp_autocorking": "what the application writes in one turn of the loop leaves together anyway",
         "net.ipv4.tcp_early_demux": "there is no routing to be spared",
         "net.ipv4.tcp_fack": "nothing any more in Linux either; RACK took its place",
         "net.ipv4.tcp_low_latency": "nothing any more in Linux either",
+        "net.ipv4.tcp_no_metrics_save": "nothing is remembered of a destination but its path MTU",
+        "net.ipv4.tcp_notsent_lowat": "a transport's write buffer counts what is unsent: set_write_buffer_limits, or the socket option",
         "net.ipv4.tcp_tw_recycle": "it broke connections of clients that share an address behind NAT, and Linux removed it in 4.12; what is"
         " safe of it is net.ipv4.tcp_tw_reuse",
     }

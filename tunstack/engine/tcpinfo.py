@@ -17,6 +17,7 @@ OPT_SACK = 2
 OPT_WSCALE = 4
 OPT_ECN = 8
 OPT_ECN_SEEN = 16
+OPT_SYN_DATA = 32
 INFINITE_SSTHRESH = 0x7FFFFFFF  # segments; and the octets from which on it is infinite
 RATE_MAX = (1 << 64) - 1
 
@@ -44,7 +45,7 @@ def pack(conn: Connection | None, listener: Listener | None, now: int) -> bytes:
     """Return struct tcp_info of a connection, a listener, or of a socket that is neither. What the engine does not know is zero."""
     values: dict[str, int] = {"max_pacing_rate": RATE_MAX, "reordering": 3}
     state = State.CLOSED
-    retransmits = probes = backoff = options = scales = ca_state = 0
+    retransmits = probes = backoff = options = scales = ca_state = client_fail = 0
     if listener is not None:
         state = State.LISTEN
         values["unacked"] = listener.acceptable
@@ -78,8 +79,11 @@ def pack(conn: Connection | None, listener: Listener | None, now: int) -> bytes:
         options |= OPT_SACK if info.sack else 0
         options |= OPT_ECN if info.ecn else 0
         options |= OPT_ECN_SEEN if info.ecn_seen else 0
+        options |= OPT_SYN_DATA if info.syn_data else 0
+        client_fail = info.fastopen_client_fail
         if conn.agreed is not None and conn.agreed.is_scaled:
             options |= OPT_WSCALE
             scales = info.snd_wscale | info.rcv_wscale << 4
     body = (min(max(values.get(name, 0), 0), MAX[kind]) for name, kind in FIELDS)
-    return LAYOUT.pack(state, ca_state, min(retransmits, 255), min(probes, 255), min(backoff, 255), options, scales, 0, *body, 0)
+    head = state, ca_state, min(retransmits, 255), min(probes, 255), min(backoff, 255), options, scales, client_fail << 1
+    return LAYOUT.pack(*head, *body, 0)

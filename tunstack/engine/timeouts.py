@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import ackpolicy, mtuprobe, output, retransmission, transitions, usertimeout
+from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.phase import PROBE, REORDER, TIMEOUT
-from tunstack.engine.rtt import RTO_MAX, retries_timeout
+from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX, retries_timeout
 from tunstack.engine.state import SECOND, SYN_RECEIVED, SYN_SENT, SYNCHRONIZED
 from tunstack.engine.timers import NEVER
 
@@ -56,12 +57,17 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
     """RFC 6298 5.4 to 5.7; for a SYN, the retries of M-25."""
     sysctl = conn.stack.sysctl
     conn.retransmits += 1
+    if conn.fastopen is not None:
+        conn.fastopen.on_timeout(conn, now)
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
-        if conn.state is SYN_RECEIVED:
-            retries = sysctl.tcp_synack_retries
-        else:
-            retries = (conn.options.syncnt or sysctl.tcp_syn_retries) + sysctl.tcp_syn_linear_timeouts
-        if conn.retransmits > retries or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now)):
+        is_passive = conn.state is SYN_RECEIVED and conn.listener is not None
+        retries = synack_retries(conn) if is_passive else conn.options.syncnt or sysctl.tcp_syn_retries
+        most = retries + sysctl.tcp_syn_linear_timeouts if conn.state is SYN_SENT else retries
+        if (
+            conn.retransmits > most
+            or now - conn.retrans_at >= retries_timeout(retries, RTO_INITIAL)  # what it takes without linear timeouts, as in Linux
+            or (conn.retransmits > 1 and usertimeout.is_over(conn, conn.retrans_at, now))
+        ):
             transitions.give_up(conn, now)
             return
         conn.stack.counters.TCPTimeouts += 1
@@ -82,6 +88,12 @@ def retransmission_timeout(conn: Connection, now: int) -> None:
         conn.uto_due = usertimeout.is_enabled(conn.options, sysctl)  # it may have been lost with the data
         conn.recovery.on_timeout(conn.retransmits > 1, now)
     conn.mark_dirty()
+
+
+def synack_retries(conn: Connection) -> int:
+    """Return how often a SYN-ACK is sent again: once more where it may be that the application has the connection (Linux)."""
+    is_fast = conn.fastopen is not None and is_writable(conn)
+    return conn.options.syncnt or conn.stack.sysctl.tcp_synack_retries + 1 if is_fast else conn.stack.sysctl.tcp_synack_retries
 
 
 def reordering_timeout(conn: Connection, now: int) -> None:

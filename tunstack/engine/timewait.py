@@ -27,12 +27,6 @@ NEW_ISS_DISTANCE = 65535 + 2  # from the old snd_nxt: beyond any window without 
 
 _RECORD = Struct(">IIHBBBIqqqq")
 
-# Why `sysctl tcp_tw_recycle=1` is refused (M-55).
-TW_RECYCLE_REFUSED = (
-    "there is no tcp_tw_recycle: it judged a peer's SYN by the last timestamp of its address, and so refused all but one of the hosts "
-    "behind a NAT; Linux removed it in 4.12. tcp_tw_reuse is for outgoing connections; what comes in is served by RFC 6191 as it is"
-)
-
 
 class Remembered(NamedTuple):
     """What is known of a connection that is over, in the order of `_RECORD`."""

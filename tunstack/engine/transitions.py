@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 def established(conn: Connection, now: int) -> None:
     """The handshake is done (from SYN_SENT or SYN_RECEIVED)."""
     conn.state = ESTABLISHED
+    if conn.agreed is not None:
+        conn.agreed = conn.stack.agreements.share(conn.agreed)
     control.start(conn, now)
     mtuprobe.begin(conn, now)
     if not conn.rtt.srtt:
@@ -149,6 +151,8 @@ def fin_received(conn: Connection, now: int) -> None:
 
 def enter_time_wait(conn: Connection, now: int) -> None:
     """Both FINs are exchanged and we closed first: a small entry keeps the four-tuple (M-54), the connection is free."""
+    if conn.fastopen is not None:
+        conn.fastopen.on_over(conn, None, now)
     conn.state = TIME_WAIT
     stack = conn.stack
     stack.time_wait.hold(conn, now)
@@ -161,11 +165,12 @@ def finish(conn: Connection, error: OSError | None, now: int) -> None:
     """The connection is over: nothing of it stays in the stack."""
     if conn.state is CLOSED:
         return
-    if error is not None:
-        if conn.state in (ESTABLISHED, CLOSE_WAIT):
-            conn.stack.counters.TcpEstabResets += 1
-        elif conn.state in (SYN_SENT, SYN_RECEIVED):
-            conn.stack.counters.TcpAttemptFails += 1
+    if conn.state in (ESTABLISHED, CLOSE_WAIT):  # a reset, the peer's or our own (RFC 4022)
+        conn.stack.counters.TcpEstabResets += 1
+    elif error is not None and conn.state in (SYN_SENT, SYN_RECEIVED):
+        conn.stack.counters.TcpAttemptFails += 1
+    if conn.fastopen is not None:
+        conn.fastopen.on_over(conn, error, now)
     conn.state = CLOSED
     conn.stack.forget(conn)
     conn.clear_timers()

@@ -83,11 +83,9 @@ def distance_to(rx: Receiver, urgent: Urgent) -> int:
 
 def drop_first(rx: Receiver) -> None:
     """Take the first octet out of the stream."""
-    data = rx.queue.popleft()
+    data = rx.take()
     if len(data) > 1:
-        rx.queue.appendleft(data[1:])
-    rx.queued -= 1
-    rx.field_nxt = -1
+        rx.put_back(data[1:])
 
 
 def begin_read(conn: Connection, max_len: int) -> int:

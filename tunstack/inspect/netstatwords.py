@@ -98,11 +98,13 @@ PruneCalled {} packets pruned from receive queue because of socket buffer overru
 RcvPruned {} packets pruned from receive queue
 OfoPruned {} packets dropped from out-of-order queue because of socket buffer overrun
 OutOfWindowIcmps {} ICMP packets dropped because they were out-of-window
+LockDroppedIcmps {} ICMP packets dropped because socket was locked
 TW {} TCP sockets finished time wait in fast timer
 TWRecycled {} time wait sockets recycled by time stamp
 PAWSActive {} active connections rejected because of time stamp
 PAWSEstab {} packets rejected in established connections because of timestamp
 DelayedACKs {} delayed acks sent
+DelayedACKLocked {} delayed acks further delayed because of locked socket
 DelayedACKLost Quick ack mode was activated {} times
 ListenOverflows {} times the listen queue of a socket overflowed
 ListenDrops {} SYNs to LISTEN sockets dropped
@@ -120,6 +122,7 @@ TCPRenoFailures {} timeouts after reno fast retransmit
 TCPLossFailures {} timeouts in loss state
 TCPFastRetrans {} fast retransmits
 TCPSlowStartRetrans {} retransmits in slow start
+TCPRcvCollapsed {} packets collapsed in receive queue due to low socket buffer
 TCPAbortOnData {} connections reset due to unexpected data
 TCPAbortOnClose {} connections reset due to early user close
 TCPAbortOnMemory {} connections aborted due to memory pressure

@@ -113,7 +113,8 @@ class Calls:
                 self.host.settle()
                 if error.errno not in (errno.EINPROGRESS, errno.EALREADY) or sock.flags & os.O_NONBLOCK:
                     raise
-            self._wait(sock, sock.connect_result, sock.extras.send_timeout, 0, errno.EINPROGRESS)
+            if not sock.is_deferred:
+                self._wait(sock, sock.connect_result, sock.extras.send_timeout, 0, errno.EINPROGRESS)
 
     def shutdown(self, fd: int, how: int) -> None:
         """shutdown(2)."""
@@ -145,11 +146,13 @@ class Calls:
         with self.host.lock:
             self.host.read_knobs()
             sock = self._socket(fd)
-            if flags & MSG_FASTOPEN and not hasattr(sock.options, "fastopen_connect"):
-                raise error_of(errno.EOPNOTSUPP)
-            if address is not None and sock.conn is not None and not flags & MSG_FASTOPEN and not sock.is_established:
+            if address is not None and sock.conn is not None and not (flags & MSG_FASTOPEN or sock.is_deferred or sock.is_established):
                 raise error_of(errno.EISCONN)
             sent = 0
+            if flags & MSG_FASTOPEN or sock.is_deferred:
+                sent = self._open_fast(sock, data, flags, address)
+                if sock.flags & os.O_NONBLOCK or flags & socket.MSG_DONTWAIT or sent == len(data):
+                    return sent
             has_waited = False
 
             def attempt() -> int:
@@ -177,6 +180,20 @@ class Calls:
                 if error.errno != errno.EAGAIN or not sent:
                     raise
             return sent
+
+    def _open_fast(self, sock: Socket, data: bytes, flags: int, address: Address | None) -> int:
+        """send(2) with MSG_FASTOPEN, or the first after a connect(2) that was put off: return how many octets went.
+
+        Who blocks waits for the connection, and what does not fit the SYN follows its answer; others are told what fits.
+        """
+        may_block = not (sock.flags & os.O_NONBLOCK or flags & socket.MSG_DONTWAIT)
+        sent = sock.open_fast(data, address, may_block)
+        self.host.settle()
+        if may_block:
+            self._wait(sock, sock.connect_result, sock.extras.send_timeout, 0, errno.EINPROGRESS)
+        elif not sent:
+            raise error_of(errno.EINPROGRESS)
+        return sent
 
     def getsockopt(self, fd: int, level: int, name: int, length: int) -> bytes:
         """getsockopt(2)."""

@@ -12,11 +12,14 @@ import select
 import socket
 from dataclasses import dataclass, field
 
-from tunstack.engine import ANY_IPV4, NULL_SINK, Connection, Listener, SocketOptions, State, Sysctl, sendbuffer
+from tunstack.engine import ANY_IPV4, NULL_SINK, Connection, Listener, SocketOptions, State, Sysctl, fastopenclient, sendbuffer
+from tunstack.engine.fastopencookie import CLIENT
+from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.handshake import buffer_limits
 from tunstack.engine.options import check_option
 from tunstack.sim.packetdrill import sendspace
 from tunstack.sim.packetdrill.host import Host, WouldBlock
+from tunstack.wire.flow import pack_flow
 
 POLLRDHUP = 0x2000
 RCV_SHUTDOWN = 1
@@ -93,8 +96,12 @@ class Socket:
         """Set an option of the engine's, OSError if it does not fit; connections to come take it from here."""
         if self.conn is not None:
             self.conn.set_option(name, value, self.host.now)
+            self.options = self.conn.options
+        elif self.listener is not None:
+            self.listener.set_option(name, value)
+            self.options = self.listener.options
         else:
-            setattr(self.options, name, check_option(name, value))
+            self.options = self.options.having(name, check_option(name, value))
 
     @property
     def _notsent_lowat(self) -> int | None:
@@ -176,6 +183,8 @@ class Socket:
                 address[0], address[1], self, self.host.now, local=local, local_port=port, options=self.options
             )
             self.conn.pause(self.host.now)
+            if self.is_deferred:
+                return
             raise error_of(errno.EINPROGRESS)
         self.notice()
         if self.error is not None:
@@ -183,6 +192,36 @@ class Socket:
         if self.conn.state in OPENING:
             raise error_of(errno.EALREADY)
         raise error_of(errno.EISCONN if self.is_established else errno.ECONNABORTED)
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether the first write is to open the connection (TCP_FASTOPEN_CONNECT)."""
+        return self.conn is not None and fastopenclient.is_deferred(self.conn)
+
+    @property
+    def _is_opening(self) -> bool:
+        """Whether there is nothing yet to be read from or written to."""
+        return self.conn is not None and self.conn.state in OPENING and not is_writable(self.conn)
+
+    def open_fast(self, data: bytes, address: Address | None, may_block: bool) -> int:
+        """Open the connection with data in its SYN; return how many octets were taken: without `may_block` what the SYN holds."""
+        stack, now = self.host.stack, self.host.now
+        if self.is_deferred and self.conn is not None:
+            if not may_block:
+                data = data[: fastopenclient.room(stack, self.conn.flow, self.options, now)]
+            self.conn.send(data, now)
+            return len(data)
+        if not stack.sysctl.tcp_fastopen & CLIENT or address is None:
+            raise error_of(errno.EOPNOTSUPP)
+        if self.conn is not None or self.listener is not None:
+            raise error_of(errno.EALREADY if self._is_opening else errno.EISCONN)
+        local, port = self.local or (ANY_IPV4, 0)
+        source = stack.config.addresses[0] if local == ANY_IPV4 else local
+        if not may_block:
+            data = data[: fastopenclient.room(stack, pack_flow(source, port, *address), self.options, now)]
+        self.conn = stack.connect(*address, self, now, local=local, local_port=port, options=self.options, data=data)
+        self.conn.pause(now)
+        return len(data)
 
     def connect_result(self) -> None:
         """Return once the connection that connect(2) began is there; raise the reason if it failed."""
@@ -229,7 +268,7 @@ class Socket:
         """recv(2): at least an octet, b"" at the end."""
         self.notice()
         conn = self.conn
-        if conn is None or conn.state in OPENING:
+        if conn is None or self._is_opening:
             if self.error is not None:
                 raise self.take_error()
             if conn is None:
@@ -258,7 +297,7 @@ class Socket:
             raise self.take_error()
         if conn is None or self.shut & SEND_SHUTDOWN:
             raise error_of(errno.EPIPE)
-        if conn.state in OPENING:
+        if self._is_opening:
             raise WouldBlock
         more = bool(flags & socket.MSG_MORE)
         size = sendspace.buffer_size(conn)
@@ -336,7 +375,9 @@ class Socket:
             events |= select.POLLHUP
         if self.is_at_end:
             events |= select.POLLIN | select.POLLRDNORM | POLLRDHUP
-        if conn.state in OPENING:
+        if self.is_deferred:
+            return events | select.POLLOUT | select.POLLWRNORM
+        if self._is_opening:
             return events
         if conn.readable >= self.options.rcvlowat or (conn.is_at_mark and conn.is_readable):
             events |= select.POLLIN | select.POLLRDNORM

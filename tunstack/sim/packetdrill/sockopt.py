@@ -1,7 +1,6 @@
 """getsockopt(2) and setsockopt(2) of a socket: the engine's options (tunstack.engine.sockopt), and those that belong to a process's calls.
 
-An option of the engine's SocketOptions works as soon as the engine has the field of its name; until then it is ENOPROTOOPT, as on a
-kernel without it. Times of options are in their own units.
+Times of options are in their own units.
 """
 
 from __future__ import annotations
@@ -19,19 +18,10 @@ from tunstack.sim.packetdrill.sockets import Socket, error_of
 
 SO_MEMINFO = 55
 SO_ZEROCOPY = 60
-TCP_FASTOPEN = 23
-TCP_FASTOPEN_CONNECT = 30
 IP_MTU_DISCOVER = 10
 
 TIMEVAL = struct.Struct("=qq")
 SECOND = 1_000_000
-
-# Options that are a field of SocketOptions as soon as there is one.
-FIELDS: dict[tuple[int, int], str] = {
-    (socket.IPPROTO_TCP, TCP_FASTOPEN): "fastopen",
-    (socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT): "fastopen_connect",
-}
-FLAGS = frozenset(("fastopen_connect",))  # any value but zero is one
 
 # Options that a script may set and that change nothing that TCP does here.
 STORED = frozenset(
@@ -59,8 +49,6 @@ def getsockopt(sock: Socket, level: int, name: int, length: int) -> bytes:
         return special.get(sock)[:length]
     if (level, name) in STORED:
         return _pack(sock.extras.stored.get((level, name), 0))[:length]
-    if (level, name) in FIELDS:
-        return _pack(int(getattr(sock.options, _field(sock, level, name)) or 0))[:length]
     return engine_getsockopt(sock, level, name, length)[:length]
 
 
@@ -74,18 +62,8 @@ def setsockopt(sock: Socket, level: int, name: int, value: bytes) -> None:
     elif (level, name) in STORED:
         is_octet = level == socket.IPPROTO_IP and 1 <= len(value) < 4  # ip(7)
         sock.extras.stored[level, name] = value[0] if is_octet else number_of(value)
-    elif (level, name) in FIELDS:
-        field = _field(sock, level, name)
-        sock.set_option(field, bool(number_of(value)) if field in FLAGS else number_of(value))
     else:
         engine_setsockopt(sock, level, name, value)
-
-
-def _field(sock: Socket, level: int, name: int) -> str:
-    field = FIELDS[level, name]
-    if not hasattr(sock.options, field):
-        raise error_of(errno.ENOPROTOOPT)
-    return field
 
 
 def _pack(number: int) -> bytes:

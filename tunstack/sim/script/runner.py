@@ -42,6 +42,9 @@ class FixedIsn:
     def ts_offset(self, flow: bytes) -> int:
         return self._ts_offset
 
+    def derive(self, purpose: bytes, size: int) -> bytes:
+        return purpose.ljust(size, b"\0")
+
 
 class Runner:
     """One run of a script. After `run` the stack and the sockets can be looked at."""

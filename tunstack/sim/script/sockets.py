@@ -17,7 +17,7 @@ from __future__ import annotations
 import ast
 import errno
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunstack.engine.connection import Connection
 from tunstack.engine.finwait import FinWait2
@@ -375,13 +375,13 @@ def _socket_options(words: tuple[str, ...]) -> SocketOptions | None:
     """Return the options of a listener or of connect."""
     if not words:
         return None
-    options = SocketOptions()
+    options: dict[str, Any] = {}
     known = {field.name for field in fields(SocketOptions)}
     for name, value in map(_name_and_value, words):
         if name not in known:
             raise Failed(f"no socket option is called {name}")
-        setattr(options, name, value)
-    return options
+        options[name] = value
+    return SocketOptions(**options)
 
 
 def errno_name(error: OSError | None) -> str:
