@@ -406,6 +406,19 @@ def test_a_peer_that_offers_timestamps_with_md5_gets_them_only_if_it_has_no_sack
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_signed_connection_does_without_fast_open(algorithm: str) -> None:
+    """M-15, M-16 with M-17: as with Linux the cookie finds no room; the data follows the handshake."""
+    keys = [key(algorithm=algorithm)], [key(algorithm=algorithm, is_server=True)]
+    pair = Pair(*keys, tcp_fastopen=0x1 | 0x2 | 0x4 | 0x200)
+    conn, _ = pair.connect(options=SocketOptions(fastopen_connect=True))
+    conn.send(bytes(3000), pair.world.now())
+    pair.run()
+    assert pair.notes[0].data == bytes(3000)
+    assert pair.sent[0][1].flags == SYN and not pair.sent[0][1].length
+    pair.assert_all_signed()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_is_only_advice_gives_way_to_the_signature(algorithm: str) -> None:
     """M-15, M-16: a Fast Open cookie of 16 octets does not fit a SYN beside it; the SYN leaves without."""
     pair = Pair([key(algorithm=algorithm)], [key(algorithm=algorithm, is_server=True)])

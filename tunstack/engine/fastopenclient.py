@@ -187,7 +187,8 @@ def equip(conn: Connection, attempt: Attempt, syn: Segment, now: int) -> None:
     attempt.is_sent = True
     stack = conn.stack
     cookies = stack.fastopen_cookies
-    if cookies.is_disabled(now):
+    is_signed = stack.signing is not None and stack.signing.get(conn) is not None  # which takes the room that a cookie needs
+    if cookies.is_disabled(now) or is_signed:
         return
     attempt.is_test = cookies.disabled_times > 0
     if not stack.sysctl.tcp_fastopen & CLIENT_NO_COOKIE and not conn.options.fastopen_no_cookie:
