@@ -82,7 +82,9 @@ def test_nothing_is_kept_until_the_third_segment_makes_a_connection() -> None:
     assert info.rto == 3 * SECOND and not info.srtt  # when the SYN-ACK left nobody knows
 
 
-@pytest.mark.parametrize(("offered", "kept"), [(None, 536), (60, 48), (300, 256), (536, 536), (1299, 536), (1400, 1300), (1452, 1440), (9000, 1460)])
+@pytest.mark.parametrize(
+    ("offered", "kept"), [(None, 536), (60, 48), (300, 256), (536, 536), (1299, 536), (1400, 1300), (1452, 1440), (9000, 1460)]
+)
 def test_the_mss_is_kept_as_one_of_six(offered: int | None, kept: int) -> None:
     """M-26. The largest that is not larger, Linux's values."""
     server = Server()
