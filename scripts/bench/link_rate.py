@@ -46,7 +46,7 @@ def main() -> int:
     """Measure."""
     parser = argparse.ArgumentParser(description="Measure what two kernels move through `tunstack link`.")
     parser.add_argument("--seconds", type=int, default=5, help="length of each run (default 5)")
-    parser.add_argument("--link", action="append", metavar="SPEC", help=f"links to measure (default {'; '.join(SPECS)})")
+    parser.add_argument("--link", action="append", metavar="SPEC", help=f"links to measure (default {'; '.join(SPECS).replace('%', '%%')})")
     given = parser.parse_args()
     names = [f"link-rate-{os.getpid()}-{end}" for end in "ab"]
     with ExitStack() as cleanup:

@@ -396,7 +396,9 @@ def profile(name: str, segments: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="NAME", help=f"repeatable: {'; '.join(SCENARIOS)}")
+    parser.add_argument(
+        "--only", action="append", choices=SCENARIOS, metavar="NAME", help=f"repeatable: {'; '.join(SCENARIOS).replace('%', '%%')}"
+    )
     parser.add_argument("--segments", type=int, default=20_000, metavar="N", help="segments a run (default 20000)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs, of which the fastest counts (default 5)")
     parser.add_argument("--profile", action="store_true", help="print the ten functions that cost most instead")

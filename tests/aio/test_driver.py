@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import random
 import socket
 
@@ -17,6 +18,8 @@ from tunstack.aio.driver import GRAIN, loop_clock
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.loop import VirtualLoop
 from tunstack.wire import codec
+from tunstack.wire.flow import pack_flow, reverse_flow
+from tunstack.wire.segment import ACK, SYN, Batch, Segment
 
 BIG = bytes(range(256)) * 16 * 1024  # 4 MiB
 
@@ -413,3 +416,52 @@ def test_random_source_and_secret_may_be_given():
     assert a.stack.isn.isn(bytes(12), 5) == b.stack.isn.isn(bytes(12), 5)
     a.close()
     b.close()
+
+
+class Prompt:
+    """A device whose peer answers at once: its SYN-ACK's ACK is there before the turn that sent it ends."""
+
+    on_readable = None
+    mtu = 1500
+    max_payload = 60_000
+
+    def __init__(self) -> None:
+        self.batches = []
+
+    def fileno(self):
+        return -1
+
+    def bring(self, seg):
+        batch = Batch()
+        batch.segments.append(seg)
+        self.batches.append(batch)
+
+    def read_batch(self):
+        return self.batches.pop(0) if self.batches else Batch()
+
+    def write(self, seg):
+        if seg.flags & SYN:
+            self.bring(Segment(reverse_flow(seg.flow), 1, seg.seq + 1, ACK, 1000))
+        return True
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def prompt():
+    yield OverDevices("asyncio", [memory_pipe()[0], Prompt()])
+
+
+async def test_time_goes_on_from_one_batch_of_a_turn_to_the_next(prompt):
+    """M-34: the round-trip time of the handshake is not nothing."""
+    endpoint, device = prompt.server, prompt.devices[1]
+    server = await endpoint.create_server(Recorder, port=80)
+    device.bring(Segment(pack_flow(bytes([10, 77, 0, 1]), 4000, bytes([10, 77, 0, 2]), 80), 0, 0, SYN, 1000))
+    endpoint._driver._clock = itertools.count(endpoint.now(), 300).__next__
+    device.on_readable()
+    while not endpoint.stack.counters.TcpPassiveOpens:
+        await asyncio.sleep(0)
+    (conn,) = endpoint.stack.connections
+    assert conn.rtt.srtt >= 300
+    server.close()

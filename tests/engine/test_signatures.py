@@ -7,11 +7,13 @@ from engine.signedpair import ALGORITHMS, AO, PORT, A, Note, Pair, forged, key
 
 from tunstack.device.impairment import Impairment
 from tunstack.engine.keys import KeyChain
+from tunstack.engine.md5sig import Md5Signer
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.signature import Signatures
 from tunstack.seq import seq_lt
 from tunstack.sim.transfer import transfer
 from tunstack.wire import icmp, ipv4, signed
+from tunstack.wire.flow import pack_flow
 from tunstack.wire.segment import ACK, FIN, PSH, RST, SYN, Segment
 
 BAD_PATH = Impairment(delay=10_000, jitter=5_000, loss=0.02, duplicate=0.02, reorder=0.05)
@@ -384,3 +386,49 @@ def test_a_stack_without_keys_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Signatures, "sign", None)
     pair.listener.close(0)
     assert transfer(100_000, world=pair.world, hosts=(pair.a, pair.b)).complete
+
+
+@pytest.mark.parametrize("sack_ok", [True, False])
+def test_a_peer_that_offers_timestamps_with_md5_gets_them_only_if_it_has_no_sack(sack_ok: bool) -> None:
+    """M-16: as Linux answers; both would leave no room for SACK blocks. What the stranger signs itself has all of its options."""
+    pair = Pair([key(algorithm="md5")], [key(algorithm="md5", is_server=True)])
+    flow = pack_flow(pair.a.address, 4000, pair.b.address, PORT)
+    signer = pair.b.stack.signatures._make(None, pack_flow(pair.b.address, PORT, pair.a.address, 4000), 0, 0)
+    assert isinstance(signer, Md5Signer)
+    syn = Segment(flow, 1, 0, SYN | ACK, 1000, ts_val=5, mss=1000, sack_ok=sack_ok)  # with ACK the signer leaves the timestamp
+    signer.sign(syn, 0)
+    syn.flags, syn.options = SYN, syn.options[:-16]
+    syn.options += signer._digest(syn, 36)
+    pair.inject(pair.b, syn)
+    answer = next(seg for host, seg in pair.sent if host is pair.b)
+    assert answer.flags == SYN | ACK and answer.sack_ok is sack_ok
+    assert (answer.ts_val is None) is sack_ok
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_signed_connection_does_without_fast_open(algorithm: str) -> None:
+    """M-15, M-16 with M-17: as with Linux the cookie finds no room; the data follows the handshake."""
+    keys = [key(algorithm=algorithm)], [key(algorithm=algorithm, is_server=True)]
+    pair = Pair(*keys, tcp_fastopen=0x1 | 0x2 | 0x4 | 0x200)
+    conn, _ = pair.connect(options=SocketOptions(fastopen_connect=True))
+    conn.send(bytes(3000), pair.world.now())
+    pair.run()
+    assert pair.notes[0].data == bytes(3000)
+    assert pair.sent[0][1].flags == SYN and not pair.sent[0][1].length
+    pair.assert_all_signed()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_is_only_advice_gives_way_to_the_signature(algorithm: str) -> None:
+    """M-15, M-16: a Fast Open cookie of 16 octets does not fit a SYN beside it; the SYN leaves without."""
+    pair = Pair([key(algorithm=algorithm)], [key(algorithm=algorithm, is_server=True)])
+    conn, _ = pair.connect()
+    syn = Segment(
+        conn.flow, 1, 0, SYN, 1000, ts_val=5, mss=1000, wscale=7, sack_ok=True, options=bytes((34, 18)) + bytes(16) + bytes((1, 1))
+    )
+    pair.a.stack.signatures.sign(syn, 0)
+    kind, at, _ = signed.find(syn.options)
+    assert kind and not any(syn.options[:at].strip(b"\x01"))
+    pair.inject(pair.b, syn)
+    assert pair.b.stack.counters.TCPAOBad == pair.b.stack.counters.TCPMD5Failure == 0
+    assert any(host is pair.b and seg.flags == SYN | ACK for host, seg in pair.sent)

@@ -82,8 +82,10 @@ def test_nothing_is_kept_until_the_third_segment_makes_a_connection() -> None:
     assert info.rto == 3 * SECOND and not info.srtt  # when the SYN-ACK left nobody knows
 
 
-@pytest.mark.parametrize(("offered", "kept"), [(None, 536), (100, 536), (536, 536), (1299, 536), (1400, 1300), (1452, 1440), (9000, 1460)])
-def test_the_mss_is_kept_as_one_of_four(offered: int | None, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("offered", "kept"), [(None, 536), (60, 48), (300, 256), (536, 536), (1299, 536), (1400, 1300), (1452, 1440), (9000, 1460)]
+)
+def test_the_mss_is_kept_as_one_of_six(offered: int | None, kept: int) -> None:
     """M-26. The largest that is not larger, Linux's values."""
     server = Server()
     server.send(third(server.syn(mss=offered)))
@@ -162,15 +164,23 @@ def test_a_forged_cookie_is_refused() -> None:
     assert other.send(third(answer))[0].flags == RST
 
 
-def test_a_guess_has_a_chance_of_one_in_two_to_the_29th() -> None:
-    """M-26. Of 2^32 numbers eight are cookies: two minutes, four sizes."""
+def test_a_guess_has_a_chance_of_three_in_two_to_the_30th() -> None:
+    """M-26. Of 2^32 numbers twelve are cookies: two minutes, six sizes."""
     cookies = SynCookies(SECRET)
     guess = random.Random(3)
     now = 50 * PERIOD
     assert all(cookies.read(flow(), guess.getrandbits(32), guess.getrandbits(32), now) is None for _ in range(20_000))
     good = {cookies.make(flow(), 7, index, now - age * PERIOD) for index in range(len(MSS_VALUES)) for age in (0, 1)}
-    assert len(good) == 8 and all(cookies.read(flow(), 7, cookie, now) is not None for cookie in good)
-    assert not any(cookies.read(flow(), 7, (cookie + 4) & 0xFFFFFFFF, now) is not None for cookie in good)
+    assert len(good) == 12 and all(cookies.read(flow(), 7, cookie, now) is not None for cookie in good)
+    assert not any(cookies.read(flow(), 7, (cookie + 6) & 0xFFFFFFFF, now) is not None for cookie in good)
+
+
+def test_a_later_segment_as_far_from_both_numbers_is_no_cookie() -> None:
+    """M-26. The last ACK of a conversation in which both sides said as much, an echo's for example."""
+    cookies = SynCookies(SECRET)
+    cookie = cookies.make(flow(), 7, 2, 0)
+    assert cookies.read(flow(), 7, cookie, 0) == 2
+    assert not any(cookies.read(flow(), 7 + more, cookie + more, 0) is not None for more in range(1, 1000))
 
 
 def test_a_cookie_lives_to_the_end_of_the_next_minute() -> None:

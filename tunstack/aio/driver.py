@@ -148,27 +148,31 @@ class Driver:
 
     def _on_readable(self) -> None:  # hot
         self._read_handle = None
-        now = self._now = self._clock()
         self._in_turn = True
         try:
-            self._turn(now)
+            self._turn()
         finally:
             self._in_turn = False
             if self.stack.has_output:  # an exception came between
                 self._flush_soon()
 
-    def _turn(self, now: int) -> None:  # hot
-        """Read some batches; what each causes is sent before the next, so that there is one ACK a batch."""
+    def _turn(self) -> None:  # hot
+        """Read some batches; what each causes is sent before the next, so that there is one ACK a batch.
+
+        Time stands still within a batch, not from one to the next: the answer to what the first has caused may be in the second.
+        """
         stack = self.stack
         read_batch = self.device.read_batch
         for _ in range(BATCHES_A_TURN):
             try:
                 batch = read_batch()
             except OSError as error:
+                self._now = self._clock()
                 self._fail(error)
                 return
             if not (batch.segments or batch.packets or batch.checksum_errors or batch.header_errors):
                 return
+            now = self._now = self._clock()
             stack.receive(batch, now)
             if stack.has_output:
                 self._flush(now)
@@ -276,9 +280,10 @@ class Driver:
             try:
                 if now - deadline > LATE:
                     # We were held up. What lies in the device's queue is older than the timeout that it may prevent.
-                    self._turn(now)
+                    self._turn()
                     if not self.is_running:
                         return
+                    now = self._now
                 self.stack.advance(now)
                 deadline = self.stack.next_deadline()
                 if deadline is not None and deadline <= now:  # a burst of timers: the answers to the first are read in between

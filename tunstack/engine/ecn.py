@@ -12,6 +12,7 @@ from tunstack.engine.ackpolicy import enter_quickack
 from tunstack.wire.segment import ACK, AE, CWR, ECE
 
 if TYPE_CHECKING:
+    from tunstack.engine.counters import Counters
     from tunstack.engine.receiver import Receiver
     from tunstack.engine.sysctl import Sysctl
     from tunstack.wire.segment import Segment
@@ -56,3 +57,17 @@ def data_came(rx: Receiver, mark: int) -> None:
     elif rx.ecn_seen:  # data that is not ECT after data that was: sent again, most likely, so something was lost
         enter_quickack(rx, QUICKACKS)
         rx.acks_due = max(rx.acks_due, 1)
+
+
+def count_mark(counters: Counters, tos: int, packets: int) -> int:
+    """Count packets by their ECN codepoint; return how many were not plain."""
+    mark = tos & MASK
+    if mark == ECT_0:
+        counters.IpExtInECT0Pkts += packets
+    elif mark == ECT_1:
+        counters.IpExtInECT1Pkts += packets
+    elif mark == CE:
+        counters.IpExtInCEPkts += packets
+    else:
+        counters.IpExtInNoECTPkts += packets
+    return packets

@@ -102,7 +102,7 @@ class FinWait2(Remnant):
         stack = self.stack
         if was.last_ack_at and now - was.last_ack_at < stack.sysctl.tcp_invalid_ratelimit * 1000:
             stack.counters.TCPACKSkippedChallenge += 1
-        elif stack.may_challenge(now):
+        elif stack.challenges.may_send(now):
             stack.counters.TCPChallengeACK += 1
             noted = was._replace(last_ack_at=now)
             self.record = noted.pack()

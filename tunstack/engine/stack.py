@@ -16,11 +16,13 @@ from tunstack.engine import ecn, fastopen, fastopenclient
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
+from tunstack.engine.datagrams import Datagrams
 from tunstack.engine.errors import socket_error
 from tunstack.engine.finwait import FinWait2
+from tunstack.engine.guard import ChallengeLimit
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.handshake import Agreements
-from tunstack.engine.icmp import IcmpHandler, PathError, is_host
+from tunstack.engine.icmp import is_host
 from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
 from tunstack.engine.listeners import Listeners
@@ -31,21 +33,18 @@ from tunstack.engine.orphans import Orphans
 from tunstack.engine.pathmtu import PathMtu
 from tunstack.engine.ports import Ports
 from tunstack.engine.proven import ProvenHosts
-from tunstack.engine.reassembly import Reassembler
 from tunstack.engine.reuse import take_over
 from tunstack.engine.signature import Signatures
 from tunstack.engine.sink import Sink
-from tunstack.engine.state import CLOSED, SYN_RECEIVED
+from tunstack.engine.state import CLOSED
 from tunstack.engine.syncookie import SynCookies
 from tunstack.engine.timers import TimerHeap
 from tunstack.engine.timewait import TimeWait, TimeWaitTable
 from tunstack.engine.transitions import abort
-from tunstack.seq import MASK, seq_ge, seq_lt
-from tunstack.wire import codec, ipv4
+from tunstack.seq import MASK
 from tunstack.wire.flow import ANY_IPV4, pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Batch, Segment
 
-CHALLENGE_PERIOD = 1_000_000  # us
 REPLIES_MAX = 16_384  # segments that wait for the device and belong to no connection
 
 
@@ -88,12 +87,10 @@ class Stack:
         self._addresses = frozenset(config.addresses)
         self.listeners = Listeners(self.isn.ts_offset)
         self._ports = Ports(self, random)
-        self._reassembler = Reassembler(config.sysctl, self.counters)
-        self._icmp = IcmpHandler(config, self.counters, random)
+        self.challenges = ChallengeLimit(self.sysctl, random)
+        self._datagrams = Datagrams(self, config)
         self._replies: deque[Segment] = deque()  # what leaves without a connection to poll: RST, SYN-ACK, ACKs of TIME-WAIT
         self._dirty: deque[Connection] = deque()  # connections that may have output
-        self._challenges = 0  # challenge ACKs in this period
-        self._challenges_until = 0  # end of the period
 
     def use_congestion(self, algorithm: str | type[CongestionControl]) -> None:
         """Set what new connections use: an algorithm by name, or a class, which is added under its own name.
@@ -127,12 +124,12 @@ class Stack:
     @property
     def has_output(self) -> bool:
         """Whether `poll_transmit` may have something."""
-        return bool(self._dirty or self._replies or self._icmp.has_output)
+        return bool(self._dirty or self._replies or self._datagrams.has_output)
 
     def next_deadline(self) -> int | None:
         """Return when `advance` must be called, None if nothing is due ever."""
         deadline = self.timers.next_deadline()
-        fragments = self._reassembler.next_deadline()
+        fragments = self._datagrams.next_deadline()
         if deadline is None or (fragments is not None and fragments < deadline):
             return fragments
         return deadline
@@ -148,7 +145,7 @@ class Stack:
         for seg in batch.segments:
             counters.TcpInSegs += seg.packets
             if seg.tos & 3:  # ecn.MASK
-                unmarked -= self._count_mark(seg.tos, seg.packets)
+                unmarked -= ecn.count_mark(counters, seg.tos, seg.packets)
             owner = flows.get(seg.flow)
             if gate is not None and not gate.admits(seg, owner, now):
                 continue
@@ -159,7 +156,7 @@ class Stack:
         counters.IpExtInNoECTPkts += unmarked + counters.TcpInSegs
         if batch.packets:
             for packet in batch.packets:
-                self._receive_packet(packet, now)
+                self._datagrams.receive(packet, now)
         counters.IpInReceives += len(batch.segments) + len(batch.packets)
         counters.IpInDelivers += len(batch.segments)
         if batch.checksum_errors:
@@ -172,19 +169,15 @@ class Stack:
             counters.IpInHdrErrors += batch.header_errors
             counters.IpInReceives += batch.header_errors
 
-    def _count_mark(self, tos: int, packets: int) -> int:
-        """Count packets by their ECN codepoint; return how many were not plain."""
-        mark = tos & ecn.MASK
-        counters = self.counters
-        if mark == ecn.ECT_0:
-            counters.IpExtInECT0Pkts += packets
-        elif mark == ecn.ECT_1:
-            counters.IpExtInECT1Pkts += packets
-        elif mark == ecn.CE:
-            counters.IpExtInCEPkts += packets
+    def receive_reassembled(self, seg: Segment, now: int) -> None:
+        """Handle a segment that came in fragments."""
+        owner = self.flows.get(seg.flow)
+        if (seg.options or self.signing is not None) and not self.signatures.admits(seg, owner, now):
+            return
+        if owner is not None:
+            owner.on_segment(seg, now)
         else:
-            counters.IpExtInNoECTPkts += packets
-        return packets
+            self._receive_unknown(seg, now)
 
     def _receive_unknown(self, seg: Segment, now: int) -> None:
         """A segment of no connection: a listener's, or one that is answered with RST (RFC 9293 3.10.7.1)."""
@@ -201,64 +194,10 @@ class Stack:
         else:
             self.reply_reset(seg)
 
-    def _receive_packet(self, packet: memoryview, now: int) -> None:
-        """A fragment, or a datagram other than TCP."""
-        parsed = ipv4.parse(packet)
-        if parsed is None:
-            self.counters.IpInHdrErrors += 1
-            return
-        self._count_mark(parsed.tos, 1)
-        if parsed.dst not in self._addresses:
-            self.counters.IpInAddrErrors += 1
-            return
-        if parsed.is_fragment:
-            whole = self._reassembler.add(packet, now)
-            if whole is None:
-                return
-            packet = memoryview(whole)
-        self.counters.IpInDelivers += 1
-        if parsed.protocol == ipv4.TCP:
-            self._receive_reassembled(packet, now)
-            return
-        error = self._icmp.receive(packet, now)
-        if error is not None:
-            self._on_path_error(error, now)
-        if self._icmp.has_output and self.on_dirty is not None:
-            self.on_dirty()
-
-    def _receive_reassembled(self, datagram: memoryview, now: int) -> None:
-        seg = codec.parse_datagram(datagram)
-        self.counters.TcpInSegs += 1
-        if seg is None:
-            self.counters.TcpInErrs += 1
-            return
-        owner = self.flows.get(seg.flow)
-        if (seg.options or self.signing is not None) and not self.signatures.admits(seg, owner, now):
-            return
-        if owner is not None:
-            owner.on_segment(seg, now)
-        else:
-            self._receive_unknown(seg, now)
-
-    def _on_path_error(self, error: PathError, now: int) -> None:
-        """An ICMP error about a segment: believed only if it is in flight (RFC 5927 4.1)."""
-        owner = self.flows.get(reverse_flow(error.flow))
-        if owner is None:
-            self.counters.IcmpInErrors += 1
-            return
-        if isinstance(owner, Connection):
-            oldest = owner.tx.iss if owner.state is SYN_RECEIVED else owner.tx.snd_una  # Fast Open's SYN-ACK is before snd_una
-            if not (seq_ge(error.seq, oldest) and seq_lt(error.seq, owner.tx.snd_nxt)):
-                self.counters.OutOfWindowIcmps += 1
-                return
-        if self.signing is None or not self.signing.ignores(error, owner):
-            owner.on_icmp(error, now)
-
     def advance(self, now: int) -> None:
         """Handle timers that are due, up to a bound; what is left is still due (`next_deadline`)."""
         self.timers.advance(now)
-        for fragment in self._reassembler.advance(now):
-            self._icmp.time_exceeded(fragment, now)
+        self._datagrams.advance(now)
 
     # Output.
 
@@ -275,8 +214,8 @@ class Stack:
                 counters.TcpOutSegs += 1
                 counters.IpOutRequests += 1
                 return seg
-            if self._icmp.has_output:  # which counts its datagrams itself, before they are cut
-                return self._icmp.poll_transmit()
+            if self._datagrams.has_output:  # which counts them itself, before they are cut
+                return self._datagrams.poll_transmit()
             dirty = self._dirty
             while dirty:
                 conn = dirty[0]
@@ -338,17 +277,6 @@ class Stack:
         self._dirty.append(conn)
         if self.on_dirty is not None:
             self.on_dirty()
-
-    def may_challenge(self, now: int) -> bool:
-        """Whether one more challenge ACK may leave in this second; the limit varies so that nobody can count us out (RFC 5961 7)."""
-        if now >= self._challenges_until:
-            limit = self.sysctl.tcp_challenge_ack_limit
-            self._challenges = (limit + 1) // 2 + self.random.randrange(0, max(limit, 1))
-            self._challenges_until = now + CHALLENGE_PERIOD
-        if self._challenges <= 0:
-            return False
-        self._challenges -= 1
-        return True
 
     # Opening and closing.
 

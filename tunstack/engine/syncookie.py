@@ -1,8 +1,8 @@
 """SYN cookies: what a listener agrees to without keeping anything of it (M-26).
 
-RFC 4987 3.6. What the SYN said goes out with the answer and comes back with the third segment: the MSS, as one of four values, in our
+RFC 4987 3.6. What the SYN said goes out with the answer and comes back with the third segment: the MSS, as one of a few values, in our
 initial sequence number; window scale, SACK and ECN in the low bits of the TSval, where there are timestamps, else they are not agreed
-upon. Values and lifetimes are Linux's. The secret is injected, and the minutes are those of `now`: workers with the same secret and
+upon. Lifetimes are Linux's. The secret is injected, and the minutes are those of `now`: workers with the same secret and
 clock answer for each other. Times are int microseconds.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from hashlib import blake2s
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from tunstack.engine import ecn
@@ -28,7 +29,10 @@ PERIOD = 60_000_000  # us: the count in a cookie goes up so often
 AGE_MAX = 2  # periods: a cookie is good in that in which it was made and in the next
 COUNT_SHIFT = 24
 HASH_MASK = (1 << COUNT_SHIFT) - 1
-MSS_VALUES = (536, 1300, 1440, 1460)  # ascending; the largest that the peer takes is agreed upon
+# Ascending; the largest that the peer takes is agreed upon. Linux has the last four, and sends 536 octets to who takes fewer.
+MSS_VALUES = (48, 256, 536, 1300, 1440, 1460)
+
+_MOMENT = Struct(">Iq")  # ISN, minute
 
 # Low bits of the timestamp.
 TS_WSCALE = 15  # the peer's shift; all ones: it does not scale
@@ -48,25 +52,26 @@ class SynCookies:
     def make(self, flow: bytes, irs: int, index: int, now: int) -> int:
         """Return the cookie for a SYN of this flow (as it came) and ISN, with an index into MSS_VALUES.
 
-        It grows from minute to minute, as initial sequence numbers must: irs + hash + (minute << 24) + a hash that changes by the minute.
+        It grows from minute to minute, as initial sequence numbers must: irs + hash + (minute << 24) + a hash that changes by the minute,
+        and with the ISN: else any later segment would do that is as far from it as from ours (an echo's, the last ACK's), as in Linux.
         """
         minute = now // PERIOD
-        changing = (self._hash(flow, minute) + index) & HASH_MASK
-        return (irs + self._hash(flow, -1) + (minute << COUNT_SHIFT) + changing) & MASK
+        changing = (self._hash(flow, irs, minute) + index) & HASH_MASK
+        return (irs + self._hash(flow, 0, -1) + (minute << COUNT_SHIFT) + changing) & MASK
 
     def read(self, flow: bytes, irs: int, cookie: int, now: int) -> int | None:
         """Return the index that a cookie holds, None if it is forged or stale."""
         minute = now // PERIOD
-        rest = (cookie - irs - self._hash(flow, -1)) & MASK
+        rest = (cookie - irs - self._hash(flow, 0, -1)) & MASK
         age = (minute - (rest >> COUNT_SHIFT)) & MASK >> COUNT_SHIFT
         if age >= AGE_MAX:
             return None
-        index = (rest - self._hash(flow, minute - age)) & HASH_MASK
+        index = (rest - self._hash(flow, irs, minute - age)) & HASH_MASK
         return index if index < len(MSS_VALUES) else None
 
-    def _hash(self, flow: bytes, minute: int) -> int:
+    def _hash(self, flow: bytes, irs: int, minute: int) -> int:
         # The key stands before the message: BLAKE2 allows that, and it costs a third of its own keyed mode.
-        return int.from_bytes(blake2s(self._secret + flow + minute.to_bytes(8, "big", signed=True)).digest()[:4], "big")
+        return int.from_bytes(blake2s(self._secret + flow + _MOMENT.pack(irs, minute)).digest()[:4], "big")
 
 
 def answer(listener: Listener, syn: Segment, now: int) -> None:  # hot
