@@ -141,10 +141,15 @@ def test_command_means_the_named_socket_then_the_environments_then_the_only_live
             assert choose("/given") == Path("/given")
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("missing", "there is no such socket"), ("dead", "nobody listens on it any more")])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("missing", "there is no such socket"), ("dead", "nobody listens on it any more"), ("file", "it is no socket")],
+)
 def test_daemon_that_cannot_be_reached_is_one_line(tmp_path: Path, kind: str, reason: str) -> None:
     if kind == "dead":
         controlsocket.make(tmp_path / "a.sock").close()
+    elif kind == "file":
+        (tmp_path / "a.sock").touch()
     with pytest.raises(UserError, match=reason):
         ControlClient(tmp_path / "a.sock")
 

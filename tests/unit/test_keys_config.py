@@ -112,6 +112,15 @@ def test_a_key_file_that_everybody_may_read_is_refused(tmp_path: Path) -> None:
     assert complaints(path) == ["tunstack.toml:3: keys.key-file: open.key is open to everybody: chmod 600 it"]
 
 
+def test_a_key_file_that_has_no_key_is_named(tmp_path: Path) -> None:
+    """M-15: a directory is not to be made mode 600."""
+    (tmp_path / "folder").mkdir(mode=0o755)
+    (tmp_path / "empty.key").touch(mode=0o600)
+    for name, message in (("folder", "is a directory"), ("empty.key", "is empty")):
+        path = write(tmp_path, f"[[keys]]\npeer = '192.0.2.1'\nkey-file = '{name}'")
+        assert complaints(path) == [f"tunstack.toml:3: keys.key-file: {name} {message}"]
+
+
 def test_the_configuration_that_is_printed_has_key_files_but_no_secret(tmp_path: Path) -> None:
     """M-15: what is printed gives the same again where the secrets are in files."""
     (tmp_path / "a.key").write_text(SECRET)
