@@ -6,6 +6,7 @@ file. No message and no output of `--check-config` has a secret in it.
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Sequence
@@ -133,6 +134,8 @@ def _read(path: Path) -> bytes:
         if not secret:
             raise KeyMistake("key-file", f"{path} is empty")
         return secret
+    except PermissionError as error:  # at SIGHUP we are no longer who we were at the start
+        raise KeyMistake("key-file", f"cannot read {path} as user {os.geteuid()}: {error.strerror}") from None
     except OSError as error:
         raise KeyMistake("key-file", f"cannot read {path}: {error.strerror}") from None
 

@@ -190,7 +190,7 @@ class Daemon:
     def _on_hangup(self) -> None:
         """Take the link and the keys that the file says now; a mistake in it changes nothing."""
         if self._reread is None:
-            log.warning("SIGHUP: there is no --config file to read the link from")
+            log.warning("SIGHUP: there is no --config file to read link and keys from")
             return
         try:
             config = self._reread()
