@@ -147,6 +147,20 @@ def test_the_daemon_takes_keys_from_its_file_rolls_them_over_at_sighup_and_shows
         _roll_over(start_daemon, namespace, Path(file.name))
 
 
+def test_a_daemon_without_keys_takes_its_first_at_sighup(start_daemon: Callable[..., Daemon], namespace: Namespace) -> None:
+    """M-16: it would not do for it to end at the signal that is to give it keys."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        shutil.chown(file.name, "nobody")
+        daemon = start_daemon("--config", file.name, "--echo-port", "179")
+        Path(file.name).write_text("[[keys]]\npeer = '10.77.0.1'\nalgorithm = 'md5'\nkey = 'secret-one'\nport = 179\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.process.stdout is not None
+        assert daemon.process.stdout.readline() == b"tunstack: INFO: SIGHUP: now 1 keys, 1 of them new or gone\n"
+        assert namespace.run([sys.executable, "-c", PEER, "connect", "secret-one", "1000", "10"]).stdout == "True\n"
+        assert namespace.run([sys.executable, "-c", PEER, "connect", "secret-two", "1000", "1.5"], check=False).stdout == "TimeoutError\n"
+        daemon.stop()
+
+
 def _roll_over(start_daemon: Callable[..., Daemon], namespace: Namespace, path: Path) -> None:
     path.write_text("[[keys]]\npeer = '10.77.0.1'\nport = 179\nalgorithm = 'md5'\nkey = 'secret-one'\n")
     daemon = start_daemon("--config", str(path), "--echo-port", "179")
