@@ -98,14 +98,21 @@ def test_usual_place_is_made_and_must_be_ours(place: Path) -> None:
 
 
 def test_daemon_goes_on_without_the_usual_socket_but_not_without_one_that_was_asked_for(
-    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level("INFO")
     path = controlsocket.make_default("tun9")
     with controlsocket.make(path):
+        second = for_interface(None, "tun9")
+        assert second is not None and second.path == path.with_name("tun9-2.sock")
+        assert [record.getMessage() for record in caplog.records] == [f"control socket: {second.path} (another program has the usual one)"]
+        caplog.clear()
+        monkeypatch.setattr("tunstack.daemon.control.NAMESAKES_MAX", 2)
         assert for_interface(None, "tun9") is None
         assert [record.getMessage() for record in caplog.records] == [
-            f"no control socket: {path}: another program listens on it (choose another place with --control)"
+            f"no control socket: {second.path}: another program listens on it (choose another place with --control)"
         ]
+        second.close()
         with pytest.raises(UserError, match=r"a\.sock cannot be made: No such file"):
             for_interface(tmp_path / "nowhere" / "a.sock", "tun9")
         with pytest.raises(UserError, match="another program listens on it"):

@@ -20,7 +20,7 @@ Every setting can stand in the --config file too, under its flag's name: mtu = 1
 offload = false; a service's in its table, [services.http] port = 8080; knobs in [sysctl]. The command line goes
 before the file. --check-config prints all settings in that form.
 --link puts a network that misbehaves between tunstack and the interface; `tunstack help link` has its items. Up is
-from tunstack to the network. It can be changed in the file while tunstack runs: SIGHUP reads `link` again.
+from tunstack to the network. It can be changed in the file while tunstack runs: SIGHUP reads `link` and the keys again.
 
 examples:
   sudo tunstack serve --http-root /srv/files     then: curl http://10.77.0.2/
