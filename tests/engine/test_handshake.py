@@ -135,6 +135,27 @@ def test_simultaneous_open_repeats_its_syn_ack(play: Play) -> None:
     """)
 
 
+def test_simultaneous_open_answers_the_syn_again_and_its_timer_goes_on(play: Play) -> None:
+    """M-21, M-34: a peer that repeats its SYN for ever does not keep the attempt alive for ever; at most one answer each 500 ms."""
+    play("""
+        0    connect 80
+        +0   > S 0:0(0) <...>
+        +.01 < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        .61  < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        .71  < S 0:0(0) win 1000 <mss 1000>
+        +0   idle
+        1.01 > S. 0:0(0) ack 1
+        1.5  < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        3.01 > S. 0:0(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 1000
+        +0   state ESTABLISHED
+        +0   counter TCPSynRetrans=4 TcpRetransSegs=4 TCPACKSkippedSynRecv=1
+    """)
+
+
 def test_a_syn_is_repeated_at_1_3_7_15_31_63_seconds_and_given_up_at_127(play: Play) -> None:
     """M-25."""
     play("""

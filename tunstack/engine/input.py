@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, ecn, fastopen, paws, prune, receivewindow, transitions, urgent, usertimeout
+from tunstack.engine import ackpolicy, ecn, fastopen, output, paws, prune, receivewindow, transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.fastopenclient import Attempt, on_syn_ack
@@ -225,12 +225,24 @@ def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
         if seg.flags & ACK and seq_gt(seg.ack, conn.tx.iss) and seq_le(seg.ack, conn.tx.snd_nxt):
             return True
         if not seg.flags & ACK:  # its SYN again: our SYN-ACK was lost
-            conn.syn_due = True
-            conn.mark_dirty()
+            answer_syn_again(conn, now)
             return False
     conn.stack.counters.TCPSYNChallenge += 1
     challenge(conn, now)
     return False
+
+
+def answer_syn_again(conn: Connection, now: int) -> None:
+    """Send the SYN-ACK for a SYN that came a second time, at most once each tcp_invalid_ratelimit.
+
+    The timer goes on as it was: who repeats a SYN for ever does not keep the attempt alive.
+    """
+    counters = conn.stack.counters
+    if conn.last_oow_ack_at and now - conn.last_oow_ack_at < conn.stack.sysctl.tcp_invalid_ratelimit * 1000:
+        counters.TCPACKSkippedSynRecv += 1
+        return
+    conn.last_oow_ack_at = now
+    output.answer_syn_again(conn, now)
 
 
 # Seventh and eighth step: data and FIN

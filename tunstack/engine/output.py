@@ -166,6 +166,15 @@ def make_syn_ack(conn: Connection, now: int) -> Segment:
     )
 
 
+def answer_syn_again(conn: Connection, now: int) -> None:
+    """Send the SYN-ACK once more, out of turn: its timer goes on as it was."""
+    conn.syn_sent_at = 0
+    count_resent(conn, 1, 0)
+    conn.segs_out += 1
+    conn.stack.counters.TCPSynRetrans += 1
+    conn.stack.emit(make_syn_ack(conn, now))
+
+
 def poll_repair(conn: Connection, now: int, max_payload: int) -> Segment | None:
     """A tail loss probe, or what is lost; but new data first where F-RTO wants to see what becomes of it."""
     tx = conn.tx
