@@ -13,7 +13,7 @@ from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.fastopenclient import Attempt, on_syn_ack
 from tunstack.engine.guard import challenge
-from tunstack.engine.handshake import Agreed
+from tunstack.engine.handshake import Agreed, Offer
 from tunstack.engine.opening import learn_peer
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SYN_RECEIVED, SYN_SENT
 from tunstack.engine.timers import NEVER
@@ -114,7 +114,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
     if seg.flags & ACK and not (seq_gt(seg.ack, tx.iss) and seq_le(seg.ack, tx.snd_nxt)):
         conn.stack.reply_reset(seg)  # not for a RST, which reply_reset never answers
         return
-    is_timed = seg.ts_val is not None and conn.stack.sysctl.tcp_timestamps
+    is_timed = seg.ts_val is not None and conn.ts_ok
     if seg.flags & ACK and is_timed and not paws.is_echo(seg.ts_ecr, conn.syn_ts_val, conn.ts_val(now)):  # of an old SYN
         conn.stack.counters.PAWSActive += 1
         conn.stack.reply_reset(seg)
@@ -125,7 +125,8 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         return
     if not seg.flags & SYN or seg.flags & FIN:
         return
-    agreed = Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0)
+    offer = Offer(conn.ts_ok, conn.recovery.is_sack, conn.syn_wscale is not None)
+    agreed = Agreed(seg, offer, conn.syn_wscale or 0)
     agreed.ecn_ok = conn.syn_ecn and ecn.is_agreed(seg)
     learn_peer(conn, agreed, seg.seq, conn.syn_window, now)
     conn.last_received_at = now
