@@ -28,10 +28,12 @@ from tunstack.daemon.keys import ServeKeys
 from tunstack.daemon.linkserve import ServeLink
 from tunstack.daemon.notify import notify
 from tunstack.daemon.services import Services
-from tunstack.daemon.status import count_algorithms, count_states, resident_memory, version
+from tunstack.daemon.status import by_name, resident_memory, version
 from tunstack.daemon.tree import Tree
 from tunstack.device.tun import TunDevice
 from tunstack.engine import BACKEND, Listener, format_address
+from tunstack.engine.state import ESTABLISHED
+from tunstack.inspect.census import Work, count, finish
 
 if TYPE_CHECKING:
     from tunstack.daemon.metrics import Metrics
@@ -157,11 +159,12 @@ class Daemon:
         link = "" if self._link is None else f", {self._link}"
         return f"tunstack: serving on {addresses} via {device.name} (mtu {device.mtu}, offload {offload}, {BACKEND}{link}): {services}"
 
-    def status(self) -> Mapping[str, object]:
-        """Return what `/status` says."""
+    def status(self) -> Work[Mapping[str, object]]:
+        """Work out what `/status` says."""
         assert self._endpoint is not None
         stack = self._endpoint.stack
-        states = count_states(stack.connections)
+        census = yield from count(stack)
+        states = by_name(census.connections)
         return {
             "version": version(),
             "uptime_s": round(time.monotonic() - self._started, 3),
@@ -180,7 +183,7 @@ class Daemon:
             "congestion": {
                 "default": stack.sysctl.tcp_congestion_control,
                 "available": list(stack.algorithms),
-                "connections": count_algorithms(stack.connections),
+                "connections": dict(sorted(census.algorithms.items())),
             },
             "counters": stack.counters.as_dict(),
             "memory": {"resident_octets": resident_memory()},
@@ -230,7 +233,7 @@ class Daemon:
         """Let what is open come to an end, within the drain timeout."""
         deadline = time.monotonic() + self._config.drain_timeout
         services.drain()
-        log.info("ending; connections that are open: %d", count_states(endpoint.stack.connections).get("ESTABLISHED", 0))
+        log.info("ending; connections that are open: %d", finish(count(endpoint.stack)).connections[ESTABLISHED])
         finished = await _first(services.wait_closed, self._hurried.wait, endpoint.wait_closed, timeout=self._config.drain_timeout)
         if finished and not self._hurried.is_set():
             # All is handed to the stack; give the peers the time to acknowledge it.
