@@ -16,7 +16,7 @@ from tunstack.daemon.turns import in_turns
 from tunstack.engine import Stack, StackConfig, pack_address
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import CLOSE_WAIT, ESTABLISHED, SYN_SENT, TIME_WAIT, State
-from tunstack.inspect import snmp
+from tunstack.inspect import snmpvalues
 from tunstack.inspect.census import PIECE, Census, Work, count, finish
 from tunstack.inspect.prometheus import StackCollector
 
@@ -48,7 +48,7 @@ def test_all_are_counted_once() -> None:
     assert census.connections == states(NUMBER)
     assert census.others == {}
     assert census.algorithms.total() == NUMBER
-    assert census.established == NUMBER - states(NUMBER)[SYN_SENT] == snmp.values(stack)["TcpCurrEstab"]
+    assert census.established == NUMBER - states(NUMBER)[SYN_SENT] == snmpvalues.values(stack)["TcpCurrEstab"]
 
 
 def test_the_stack_goes_on_meanwhile() -> None:
@@ -91,7 +91,7 @@ def test_snmp_comes_in_pieces() -> None:
     work = get_snmp(context, {})
     next(work)
     values = cast(dict[str, int], finish(work)["values"])
-    assert values == snmp.values(stack)
+    assert values == snmpvalues.values(stack)
 
 
 def test_the_loop_has_its_turns_between(monkeypatch: pytest.MonkeyPatch) -> None:

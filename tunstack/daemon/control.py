@@ -42,6 +42,7 @@ CLIENTS_MAX = 32
 IDLE_TIMEOUT = 60.0  # s without a whole request, or without progress of an answer
 RECORDS_A_TURN = 64
 ACCEPT_RETRY = 1.0  # s, when there are no descriptors left
+NAMESAKES_MAX = 32  # daemons of a user's whose interfaces, in namespaces of their own, have the same name
 ID_MAX = 64  # characters
 
 
@@ -136,11 +137,18 @@ def for_interface(path: Path | str | None, name: str) -> Control | None:
             return Control(path)
         except OSError as error:
             raise UserError(f"the control socket {path} cannot be made: {error.strerror}") from error
-    try:
-        return Control(controlsocket.make_default(name))
-    except OSError as error:
-        log.warning("no control socket: %s: %s (choose another place with --control)", error.filename or name, error.strerror)
-        return None
+    for number in range(1, NAMESAKES_MAX + 1):
+        try:
+            control = Control(controlsocket.make_default(name if number == 1 else f"{name}-{number}"))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and number < NAMESAKES_MAX:
+                continue
+            log.warning("no control socket: %s: %s (choose another place with --control)", error.filename or name, error.strerror)
+            return None
+        if number > 1:  # else commands would take the other one, which has the name, for us
+            log.info("control socket: %s (another program has the usual one)", control.path)
+        return control
+    raise AssertionError("the last one returns")
 
 
 def credentials(connection: socket.socket) -> Peer:

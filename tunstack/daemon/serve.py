@@ -113,7 +113,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         addresses = [str(address) for address in self._config.interface.addresses]
-        if self._link is not None or self._config.keys:
+        if self._link is not None or self._reread is not None:  # who has no file has nothing to read again: SIGHUP ends it
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         device = self._device if self._link is None else self._link.device
         endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl))
@@ -127,9 +127,8 @@ class Daemon:
         endpoint.labels = {port: name for name, port in self._config.ports.items()}
         endpoint.stack.on_flood = self._on_flood
         await endpoint.start()
-        if self._config.keys:
-            self._keys = ServeKeys(endpoint)
-            self._keys.use(self._config.keys)
+        self._keys = ServeKeys(endpoint)
+        self._keys.use(self._config.keys)
         collector = Collector(lambda: len(endpoint.stack.flows))
         try:
             await services.start(endpoint, addresses)
@@ -193,7 +192,7 @@ class Daemon:
     def _on_hangup(self) -> None:
         """Take the link and the keys that the file says now; a mistake in it changes nothing."""
         if self._reread is None:
-            log.warning("SIGHUP: there is no --config file to read the link from")
+            log.warning("SIGHUP: there is no --config file to read link and keys from")
             return
         try:
             config = self._reread()
@@ -205,7 +204,9 @@ class Daemon:
             self._link.change(config.link)
             log.info("SIGHUP: now %s", self._link)
         if self._keys is not None:
-            log.info("SIGHUP: now %d keys, %d of them new or gone", len(config.keys), self._keys.use(config.keys))
+            changed = self._keys.use(config.keys)
+            if config.keys or changed or self._link is None:
+                log.info("SIGHUP: now %d keys, %d of them new or gone", len(config.keys), changed)
 
     def _on_algorithm_failure(self, name: str, error: Exception) -> None:
         """Tell the first time that the user's congestion control raises; the counter has them all."""

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tunstack.engine.state import State
-from tunstack.inspect import snmp
+from tunstack.inspect import snmp, snmpvalues
 from tunstack.inspect.census import Census, count, finish
 from tunstack.wire.flow import format_address
 
@@ -45,7 +45,7 @@ class StackCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give every metric as it is now."""
         census = self.census or finish(count(self._stack))
-        for table, counters in snmp.tables(snmp.values(self._stack, census)).items():
+        for table, counters in snmp.tables(snmpvalues.values(self._stack, census)).items():
             for field, value in counters.items():
                 if table + field not in snmp.GAUGES:
                     yield CounterMetricFamily(metric_name(table, field), f"Linux's {table}{field}", value=value)
