@@ -33,6 +33,7 @@ from tunstack.daemon.errors import UserError
 from tunstack.daemon.kinds import NO_SOCKET
 from tunstack.daemon.methods import METHODS, PROTOCOL, Context, Failure, Peer
 from tunstack.daemon.status import Status
+from tunstack.daemon.turns import TURN
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ LINE_MAX = 65_536  # octets of a request, its newline counted
 CLIENTS_MAX = 32
 IDLE_TIMEOUT = 60.0  # s without a whole request, or without progress of an answer
 RECORDS_A_TURN = 64
-TURN = 0.002  # s: a record with all that TCP_INFO knows takes a quarter of a millisecond
 ACCEPT_RETRY = 1.0  # s, when there are no descriptors left
 NAMESAKES_MAX = 32  # daemons of a user's whose interfaces, in namespaces of their own, have the same name
 ID_MAX = 64  # characters

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from tunstack.inspect.census import T, Work
 
-TURN = 0.002  # s: no piece is begun after it
+TURN = 0.002  # s: no piece is begun after it. A record of a socket with all of TCP_INFO takes a quarter of a millisecond
 
 
 async def in_turns(work: Work[T]) -> T:
