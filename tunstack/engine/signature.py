@@ -19,10 +19,11 @@ from tunstack.engine.md5sig import Md5Signer
 from tunstack.engine.pathmss import sync_mss
 from tunstack.engine.signing import Signer
 from tunstack.engine.state import SYN_RECEIVED, SYN_SENT
+from tunstack.engine.timewait import TimeWait
 from tunstack.seq import MASK
 from tunstack.wire import signed
 from tunstack.wire.flow import reverse_flow, unpack_flow
-from tunstack.wire.segment import SYN, Segment
+from tunstack.wire.segment import ACK, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -62,15 +63,41 @@ class Signatures:
         if owner is None:
             return self._admits_stranger(seg, now)
         signer = self._incoming.get(seg.flow)
+        if type(owner) is TimeWait and seg.flags & (SYN | ACK | RST) == SYN:
+            return self._admits_successor(seg, signer, now)
+        return self._admits_by(signer, seg, now)
+
+    def _admits_by(self, signer: Signer | None, seg: Segment, now: int) -> bool:
         if signer is None:
             return not seg.options or self._is_unsigned(seg)
         return signer.admits(seg, signed.find(seg.options), now)
 
+    def _admits_successor(self, seg: Segment, signer: Signer | None, now: int) -> bool:
+        """A SYN that may take a four-tuple out of TIME-WAIT: the listener's keys of today judge it, whatever the old connection had.
+
+        Until it does, and if it does not, TIME-WAIT answers under the old ISNs.
+        """
+        listener = self._stack.find_listener(seg.flow)
+        chain = listener.options.keys if listener is not None else None
+        fresh = self._make(chain, reverse_flow(seg.flow), 0, seg.seq)
+        if fresh is None:
+            if chain is not None and chain.is_required:
+                self._stack.counters.TCPAORequired += 1
+                return False
+            return self._admits_by(signer, seg, now)
+        if not fresh.admits(seg, signed.find(seg.options), now):
+            return False
+        if isinstance(signer, AoSigner) and isinstance(fresh, AoSigner):
+            signer.renew(fresh)
+        else:
+            self._drop(seg.flow)
+            self._hold(seg.flow, fresh)
+        return True
+
     def _admits_stranger(self, seg: Segment, now: int) -> bool:
         """A segment of no connection: the keys are its listener's, or the stack's (those of a port that is closed)."""
-        signer = self._incoming.get(seg.flow)
+        signer = held = self._incoming.get(seg.flow)
         if signer is None or seg.flags & SYN:
-            self._drop(seg.flow)
             listener = self._stack.find_listener(seg.flow)
             flow = reverse_flow(seg.flow)
             if seg.flags & SYN:
@@ -82,12 +109,12 @@ class Signatures:
             if signer is None and chain is not None and chain.is_required:
                 self._stack.counters.TCPAORequired += 1
                 return False
-            if signer is None:
-                return not seg.options or self._is_unsigned(seg)
-        if not signer.admits(seg, signed.find(seg.options), now):
+        if not self._admits_by(signer, seg, now):
             return False
-        if seg.flow not in self._incoming:
-            self._hold(seg.flow, signer)
+        if signer is not held:  # not before it is admitted: an answer under the one that is held may be on its way
+            self._drop(seg.flow)
+            if signer is not None:
+                self._hold(seg.flow, signer)
         return True
 
     def _is_unsigned(self, seg: Segment) -> bool:
