@@ -19,6 +19,7 @@ from tunstack.engine.md5sig import Md5Signer
 from tunstack.engine.pathmss import sync_mss
 from tunstack.engine.signing import Signer
 from tunstack.engine.state import SYN_RECEIVED, SYN_SENT
+from tunstack.engine.timers import NEVER
 from tunstack.engine.timewait import TimeWait
 from tunstack.seq import MASK
 from tunstack.wire import signed
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
     from tunstack.engine.stack import Stack
 
-SWEEP_MIN = 64  # signers; with fewer none is looked for that serves nobody
+SWEEP_MIN = 64  # signers; with fewer none is looked for that serves nobody, until it is time
+SWEEP_AFTER = 60_000_000  # us after the first: what stays secret need not stay in memory
 # ICMP that names protocol, port or MTU (destination unreachable, codes 2 to 4): anybody could end or slow a connection by it.
 ICMP_IGNORED = frozenset((errno.ENOPROTOOPT, errno.ECONNREFUSED, errno.EMSGSIZE))
 
@@ -44,14 +46,16 @@ class Signatures:
     nobody's any more is forgotten now and then, or when it is needed anew.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_stack", "_sweep_at", "keys")
+    __slots__ = ("_incoming", "_outgoing", "_stack", "_sweep_at", "_sweep_count", "heap_at", "keys")
 
     def __init__(self, stack: Stack) -> None:
         self.keys = KeyChain()  # for every socket
         self._stack = stack
         self._incoming: dict[bytes, Signer] = {}  # by the flow of incoming segments
         self._outgoing: dict[bytes, Signer] = {}  # the same, by the flow of outgoing ones
-        self._sweep_at = SWEEP_MIN  # signers at which those that serve nobody are looked for
+        self._sweep_count = SWEEP_MIN  # signers at which those that serve nobody are looked for
+        self._sweep_at = NEVER  # when they are in any case
+        self.heap_at = NEVER
 
     def __len__(self) -> int:
         return len(self._incoming)
@@ -91,7 +95,7 @@ class Signatures:
             signer.renew(fresh)
         else:
             self._drop(seg.flow)
-            self._hold(seg.flow, fresh)
+            self._hold(seg.flow, fresh, now)
         return True
 
     def _admits_stranger(self, seg: Segment, now: int) -> bool:
@@ -114,7 +118,7 @@ class Signatures:
         if signer is not held:  # not before it is admitted: an answer under the one that is held may be on its way
             self._drop(seg.flow)
             if signer is not None:
-                self._hold(seg.flow, signer)
+                self._hold(seg.flow, signer, now)
         return True
 
     def _is_unsigned(self, seg: Segment) -> bool:
@@ -151,12 +155,12 @@ class Signatures:
 
     # Connections.
 
-    def open(self, conn: Connection) -> None:
+    def open(self, conn: Connection, now: int) -> None:
         """A connection of ours begins: it is signed from its SYN on if there is a key for the peer."""
         self._drop(conn.flow_in)
         signer = self._make(conn.options.keys, conn.flow, conn.tx.iss, None)
         if signer is not None:
-            self._hold(conn.flow_in, signer)
+            self._hold(conn.flow_in, signer, now)
 
     def agree(self, flow_in: bytes, agreed: Agreed) -> None:
         """Take the room of a signature out of what two SYNs agreed on.
@@ -173,7 +177,7 @@ class Signatures:
         """Return a connection's signer, None where it is not signed."""
         return self._outgoing.get(conn.flow)
 
-    def rekey(self, conn: Connection) -> None:
+    def rekey(self, conn: Connection, now: int) -> None:
         """The keys of a connection's socket are others now.
 
         MD5 may begin and end at any time, as with Linux; TCP-AO only with the connection (RFC 5925 7.1): OSError EINVAL.
@@ -188,7 +192,7 @@ class Signatures:
             return
         self._drop(conn.flow_in)
         if signer is not None:
-            self._hold(conn.flow_in, signer)
+            self._hold(conn.flow_in, signer, now)
         if conn.agreed is not None:
             agreed = copy(conn.agreed)  # other connections may share it
             agreed.signature_octets = signer.octets if signer is not None else 0
@@ -207,13 +211,32 @@ class Signatures:
                 return Md5Signer(each, peer, ports, self._stack.counters)
         return None
 
-    def _hold(self, flow_in: bytes, signer: Signer) -> None:
-        if len(self._incoming) >= self._sweep_at:
-            for flow in [flow for flow in self._incoming if flow not in self._stack.flows]:
-                self._drop(flow)
-            self._sweep_at = max(SWEEP_MIN, 2 * len(self._incoming))
+    def _hold(self, flow_in: bytes, signer: Signer, now: int) -> None:
+        if len(self._incoming) >= self._sweep_count:
+            self._sweep()
         self._incoming[flow_in] = signer
         self._outgoing[reverse_flow(flow_in)] = signer
+        if self._sweep_at == NEVER:
+            self._sweep_at = now + SWEEP_AFTER
+            self._stack.timers.arm(self, self._sweep_at)
+
+    def _sweep(self) -> None:
+        """Forget those that serve nobody; not while something waits to leave, which may be the answer of such a one."""
+        if self._stack.has_output:
+            return
+        flows = self._stack.flows
+        for flow in [flow for flow in self._incoming if flow not in flows]:
+            self._drop(flow)
+        self._sweep_count = max(SWEEP_MIN, 2 * len(self._incoming))
+
+    def next_deadline(self) -> int:
+        """Return when those that serve nobody are looked for, NEVER without any."""
+        return self._sweep_at
+
+    def on_timer(self, now: int) -> None:
+        """It is time to look for them."""
+        self._sweep()
+        self._sweep_at = now + SWEEP_AFTER if self._incoming else NEVER
 
     def _drop(self, flow_in: bytes) -> None:
         if self._incoming.pop(flow_in, None) is not None:
