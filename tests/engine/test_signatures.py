@@ -379,6 +379,28 @@ def test_signers_whose_connections_are_gone_are_forgotten() -> None:
     assert len(pair.a.stack.signatures) <= 64 and len(pair.b.stack.signatures) <= 64
 
 
+def test_the_last_signers_go_too_when_nothing_follows() -> None:
+    """M-15: traffic keys do not stay in memory until somebody connects again."""
+    pair = Pair([key()], [key(is_server=True)])
+    conns = [pair.connect()[0] for _ in range(100)]
+    pair.run()
+    assert len(pair.accepted) == len(pair.b.stack.signatures) == 100
+    for conn in conns:
+        conn.abort(pair.world.now())
+    pair.run(130)
+    assert not len(pair.a.stack.signatures) and not len(pair.b.stack.signatures)
+    assert pair.a.stack.next_deadline() is None
+
+
+def test_answers_without_a_connection_are_signed_however_many_wait_to_leave() -> None:
+    """M-15 with M-26: the signers of those that are half open by cookie alone are not among those that serve nobody."""
+    pair = Pair([key()], [key(is_server=True)], tcp_syncookies=2)
+    notes = [pair.connect()[1] for _ in range(300)]
+    pair.run()
+    assert all(note.events == ["established"] for note in notes)
+    pair.assert_all_signed()
+
+
 def test_a_stack_without_keys_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """M-15: no gate is entered for segments with ordinary options."""
     pair = Pair([], [])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from engine.notation import Play
+from engine.rawpeer import RawPeer
 from engine.states import TIME_WAIT
+
+from tunstack.engine.timewait import EXPIRIES_A_TURN, Remembered
+from tunstack.wire.flow import pack_flow
 
 
 def test_time_wait_acknowledges_a_fin_that_comes_again_and_starts_anew(play: Play) -> None:
@@ -94,3 +98,19 @@ def test_time_wait_acknowledges_every_fin_but_not_every_stray_ack(play: Play) ->
         +0   counter TCPACKSkippedTimeWait=1
         """
     )
+
+
+def test_entries_that_expire_all_at_once_are_dropped_in_turns() -> None:
+    """M-56: after a machine has slept an hour, 100,000 of them must not hold the loop up."""
+    stack = RawPeer().stack
+    for number in range(3 * EXPIRIES_A_TURN + 1):
+        assert stack.time_wait.take_bucket()
+        stack.time_wait.insert(pack_flow(b"\x0a\0\0\1", 1024 + number, b"\x0a\0\0\2", 80), Remembered(*10 * (0,)), 0)
+    hour = 3600 * 1_000_000
+    left = []
+    while (deadline := stack.next_deadline()) is not None:
+        assert deadline <= hour + len(left)
+        stack.advance(hour + len(left))
+        left.append(len(stack.time_wait))
+    assert left == [2 * EXPIRIES_A_TURN + 1, EXPIRIES_A_TURN + 1, 1, 0]
+    assert not stack.flows

@@ -77,3 +77,17 @@ def test_a_young_pass_sets_nothing_aside(count: list[int]) -> None:
     gc.collect(1)
     assert gc.get_freeze_count() == before
     del kept
+
+
+def test_garbage_that_grows_goes_though_the_connections_stay_as_many(count: list[int]) -> None:
+    """A server with a steady number of connections, whose application leaves cycles behind, must not grow for ever."""
+    count[0] = 10 * FEW
+    gc.collect()
+    refs = []
+    for _ in range(40):
+        old = [Cycle() for _ in range(10_000)]
+        gc.collect()
+        refs.append(weakref.ref(old[0]))
+        del old
+    gc.collect()
+    assert refs[0]() is None and sum(ref() is not None for ref in refs) < 35

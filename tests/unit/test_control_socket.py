@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -65,6 +66,24 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "target")
     assert refused(path)[0] == errno.EEXIST
     assert (tmp_path / "target").read_text() == "precious"
+
+
+def test_who_holds_a_lock_on_the_directory_keeps_nobody_from_making_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody who can read a directory can lock it, and /run/tunstack can be read by all."""
+    monkeypatch.setattr(controlsocket, "LOCK_TIMEOUT", 0.02)
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    made: list[socket.socket] = []
+    maker = threading.Thread(target=lambda: made.append(controlsocket.make(tmp_path / "a.sock")), daemon=True)
+    try:
+        maker.start()
+        maker.join(10)
+        assert made
+    finally:
+        os.close(held)
+        maker.join(10)
+        for each in made:
+            each.close()
 
 
 def test_path_must_fit_a_socket_address(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Connections are freed without it (tests/aio/test_idle_connections.py). Yet each of its full passes looks at all of them, a second for
 100,000, again and again. So what has survived a pass is set aside (`gc.freeze`): later passes look at what is new. What was set aside
-and has become garbage in cycles, which an application may make, stays until most connections are gone: then all is looked at once.
+and has become garbage in cycles, which an application may make, stays until most connections are gone, or twice as much is set aside:
+then all is looked at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Collector:
     def __init__(self, count: Callable[[], int]) -> None:
         self._count = count
         self._most = 0  # connections at most when something was set aside, since all was looked at
+        self._kept = 0  # objects that were left when all was looked at
+        self._looks_at_all = True  # the pass under way does
 
     def start(self) -> None:
         """Set aside what is there: the program, its modules."""
@@ -40,6 +43,10 @@ class Collector:
         if phase == "stop":
             gc.freeze()
             self._most = max(self._most, count)
-        elif 2 * count < self._most or self._most < FEW:
-            gc.unfreeze()  # this pass looks at all
+            if self._looks_at_all:
+                self._looks_at_all = False
+                self._kept = gc.get_freeze_count()
+        elif 2 * count < self._most or self._most < FEW or gc.get_freeze_count() > 2 * self._kept:
+            gc.unfreeze()
+            self._looks_at_all = True
             self._most = 0

@@ -11,11 +11,14 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 
 ROOTS = Path("/run/tunstack")
 ENVIRONMENT = "TUNSTACK_CONTROL"
 BACKLOG = 64
+LOCK_TIMEOUT = 1.0  # s
+LOCK_RETRY = 0.01  # s
 PATH_MAX = 107  # octets of a path in sockaddr_un
 
 Identity = tuple[int, int]  # device and inode
@@ -50,14 +53,14 @@ def make_default(name: str) -> Path:
 def make(path: Path) -> socket.socket:
     """Return a listening socket at a path, mode 0600 from its first moment; OSError, EADDRINUSE if another program listens there.
 
-    Two that try it at the same time do so one after the other.
+    Two that try it at the same time do so one after the other, unless somebody keeps the directory locked (LOCK_TIMEOUT).
     """
     if len(os.fsencode(path)) > PATH_MAX:
         raise OSError(errno.ENAMETOOLONG, f"a socket's path has at most {PATH_MAX} octets", str(path))
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        _lock(directory)
         _make_room(path)
         mask = os.umask(0o177)
         try:
@@ -71,6 +74,20 @@ def make(path: Path) -> socket.socket:
     finally:
         os.close(directory)
     return made
+
+
+def _lock(directory: int) -> None:
+    """Wait for our turn, but not long: whoever may read the directory can lock it, and must not keep us from starting."""
+    end = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return
+            time.sleep(LOCK_RETRY)
+        else:
+            return
 
 
 def _make_room(path: Path) -> None:

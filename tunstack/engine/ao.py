@@ -92,7 +92,7 @@ class AoSigner:
         self._current: Key | None = None  # current_key: we sign with it
         self._rnext: Key | None = None  # rnext_key, where somebody chose it: what the peer shall sign with
         self._sent_mac: tuple[Key, Mac] | None = None  # under Send_other_traffic_key of the key that was used last
-        self._received_macs: dict[int, Mac] = {}  # under Receive_other_traffic_key, by RecvID
+        self._received_macs: dict[int, tuple[Key, Mac]] = {}  # likewise under Receive_other_traffic_key, by RecvID
         # TCP_AO_INFO's counters.
         self.good = self.bad = self.key_not_found = self.required = self.icmps_dropped = 0
 
@@ -131,6 +131,12 @@ class AoSigner:
         """The chain is another one: look for the keys anew."""
         self._version = -1
 
+    def renew(self, other: AoSigner) -> None:
+        """The keys, and the one in use, are those of another signer now; the ISNs are still our own."""
+        self.chain = other.chain
+        self._current = other._current
+        self.forget_keys()
+
     def choose(self, current: int | None, rnext: int | None) -> bool:
         """Sign with the key that has this SendID, ask for the one with this RecvID (None: as it is); False if there is no such key."""
         by_send = next((key for key in self.keys if key.send_id == current), None)
@@ -156,10 +162,10 @@ class AoSigner:
         return self._sent_mac[1]
 
     def _mac_of_received(self, key: Key) -> Mac:
-        mac = self._received_macs.get(key.recv_id)
-        if mac is None:
-            mac = self._received_macs[key.recv_id] = self._derive(key, False, self.irs or 0, self.iss)
-        return mac
+        known = self._received_macs.get(key.recv_id)
+        if known is None or known[0] is not key:  # a key of a shorter prefix may have the same id, and outlive it
+            known = self._received_macs[key.recv_id] = key, self._derive(key, False, self.irs or 0, self.iss)
+        return known[1]
 
     def _derive(self, key: Key, is_sent: bool, source_isn: int, destination_isn: int) -> Mac:
         context = (self._flow if is_sent else self._flow_in) + source_isn.to_bytes(4, "big") + destination_isn.to_bytes(4, "big")
@@ -206,6 +212,8 @@ class AoSigner:
             counters.TCPAOKeyNotFound += 1
             self.key_not_found += 1
             return False
+        if option.length != OPTION_LENGTH:
+            return self._refuse()
         place = seg.seq
         if seg.flags & SYN:
             mac = self._derive(key, False, seg.seq, self.iss if seg.flags & ACK else 0)
@@ -215,10 +223,8 @@ class AoSigner:
             place = self.received.place(seg.seq)
             mac = self._mac_of_received(key)
         tag = mac.tag(message(seg, options, option.at, place >> 32 & MASK, key.covers_options))
-        if option.length != OPTION_LENGTH or not hmac.compare_digest(tag[:MAC_LENGTH], options[option.at + 4 : option.at + OPTION_LENGTH]):
-            counters.TCPAOBad += 1
-            self.bad += 1
-            return False
+        if not hmac.compare_digest(tag[:MAC_LENGTH], options[option.at + 4 : option.at + OPTION_LENGTH]):
+            return self._refuse()
         counters.TCPAOGood += 1
         self.good += 1
         if seg.flags & SYN:
@@ -226,8 +232,16 @@ class AoSigner:
                 self._learn(self.iss, seg.seq)
         elif place > self.received.highest and self.irs is not None:
             self.received.highest = place
-        self._follow(send_id, now)
+        # What a SYN asks for is good for the first key alone: one of long ago, sent again by anybody, is signed as rightly as ever.
+        if self._current is None or seg.flags & (SYN | ACK) != SYN:
+            self._follow(send_id, now)
         return True
+
+    def _refuse(self) -> bool:
+        """Count a MAC that is not the right one."""
+        self._counters.TCPAOBad += 1
+        self.bad += 1
+        return False
 
     def _follow(self, send_id: int, now: int) -> None:
         """Sign with the key that the peer asks for, if we have it and its time has come (RFC 5925 7.5)."""

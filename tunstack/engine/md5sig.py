@@ -26,9 +26,12 @@ _BLANK = _OPTION + bytes(_DIGEST)
 
 
 class Md5Signer:
-    """Signs what leaves under the peer's MD5 key, and judges what comes. Without a key (it was removed) nothing comes or leaves."""
+    """Signs what leaves under the peer's MD5 key, and judges what comes.
 
-    __slots__ = ("_counters", "_peer", "_ports", "_secret", "_version", "chain")
+    A key that was taken out of the chain admits nothing any more; the connection goes on to sign with it until there is another.
+    """
+
+    __slots__ = ("_counters", "_has_key", "_peer", "_ports", "_secret", "_version", "chain")
 
     is_ao = False
     octets = len(_BLANK)  # of options in every segment
@@ -39,12 +42,15 @@ class Md5Signer:
         self._ports = ports
         self._counters = counters
         self._version = -1  # of the chain, when `_secret` was looked up
+        self._has_key = False  # it is in the chain still
         self._secret = b""
+        self._look_up()
 
     def sign(self, seg: Segment, now: int) -> None:
         """Put the option into a segment that leaves."""
         if seg.flags & (SYN | ACK) == SYN:
             seg.ts_val = None
+        self._look_up()
         length = len(attach(seg, _BLANK))
         seg.options = seg.options[:-_DIGEST] + self._digest(seg, length)
 
@@ -56,19 +62,28 @@ class Md5Signer:
         if option.kind != signed.MD5:
             self._counters.TCPAOKeyNotFound += 1
             return False
+        self._look_up()
+        if not self._has_key:
+            self._counters.TCPMD5Unexpected += 1
+            return False
         digest = seg.options[option.at + 2 : option.at + signed.MD5_LENGTH]
         if hmac.compare_digest(digest, self._digest(seg, len(seg.options))):
             return True
         self._counters.TCPMD5Failure += 1
         return False
 
+    def _look_up(self) -> None:
+        """Look for the key, if the chain has changed."""
+        if self._version == self.chain.version:
+            return
+        self._version = self.chain.version
+        key = next((key for key in self.chain.matching(self._peer, self._ports) if not key.is_ao), None)
+        self._has_key = key is not None
+        if key is not None:
+            self._secret = key.secret
+
     def _digest(self, seg: Segment, option_octets: int) -> bytes:
         """RFC 2385 2.0: pseudo-header, header without options, data, key."""
-        if self._version != self.chain.version:
-            self._version = self.chain.version
-            keys = [key for key in self.chain.matching(self._peer, self._ports) if not key.is_ao]
-            if keys:
-                self._secret = keys[0].secret
         header = signed.fixed_header(seg, option_octets)
         pieces: Iterable[Buffer] = (
             signed.pseudo_header(seg.flow, len(header) + option_octets + seg.length),

@@ -23,7 +23,7 @@ def put(conn: Connection, name: str, value: object, now: int) -> None:
     else:
         options = conn.options = conn.options.having(name, value)
     if name == "keys":
-        _put_keys(conn, was)
+        _put_keys(conn, was, now)
         return
     if name == "keepalive":
         if not value:
@@ -48,9 +48,9 @@ def put(conn: Connection, name: str, value: object, now: int) -> None:
         _put_receiving(conn, name, value)
 
 
-def _put_keys(conn: Connection, was: object) -> None:
+def _put_keys(conn: Connection, was: object, now: int) -> None:
     try:
-        conn.stack.use_keys().rekey(conn)
+        conn.stack.use_keys().rekey(conn, now)
     except OSError:
         conn.options = conn.options.having("keys", was)
         raise

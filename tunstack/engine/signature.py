@@ -19,10 +19,12 @@ from tunstack.engine.md5sig import Md5Signer
 from tunstack.engine.pathmss import sync_mss
 from tunstack.engine.signing import Signer
 from tunstack.engine.state import SYN_RECEIVED, SYN_SENT
+from tunstack.engine.timers import NEVER
+from tunstack.engine.timewait import TimeWait
 from tunstack.seq import MASK
 from tunstack.wire import signed
 from tunstack.wire.flow import reverse_flow, unpack_flow
-from tunstack.wire.segment import SYN, Segment
+from tunstack.wire.segment import ACK, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
     from tunstack.engine.stack import Stack
 
-SWEEP_MIN = 64  # signers; with fewer none is looked for that serves nobody
+SWEEP_MIN = 64  # signers; with fewer none is looked for that serves nobody, until it is time
+SWEEP_AFTER = 60_000_000  # us after the first: what stays secret need not stay in memory
 # ICMP that names protocol, port or MTU (destination unreachable, codes 2 to 4): anybody could end or slow a connection by it.
 ICMP_IGNORED = frozenset((errno.ENOPROTOOPT, errno.ECONNREFUSED, errno.EMSGSIZE))
 
@@ -43,14 +46,16 @@ class Signatures:
     nobody's any more is forgotten now and then, or when it is needed anew.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_stack", "_sweep_at", "keys")
+    __slots__ = ("_incoming", "_outgoing", "_stack", "_sweep_at", "_sweep_count", "heap_at", "keys")
 
     def __init__(self, stack: Stack) -> None:
         self.keys = KeyChain()  # for every socket
         self._stack = stack
         self._incoming: dict[bytes, Signer] = {}  # by the flow of incoming segments
         self._outgoing: dict[bytes, Signer] = {}  # the same, by the flow of outgoing ones
-        self._sweep_at = SWEEP_MIN  # signers at which those that serve nobody are looked for
+        self._sweep_count = SWEEP_MIN  # signers at which those that serve nobody are looked for
+        self._sweep_at = NEVER  # when they are in any case
+        self.heap_at = NEVER
 
     def __len__(self) -> int:
         return len(self._incoming)
@@ -62,15 +67,41 @@ class Signatures:
         if owner is None:
             return self._admits_stranger(seg, now)
         signer = self._incoming.get(seg.flow)
+        if type(owner) is TimeWait and seg.flags & (SYN | ACK | RST) == SYN:
+            return self._admits_successor(seg, signer, now)
+        return self._admits_by(signer, seg, now)
+
+    def _admits_by(self, signer: Signer | None, seg: Segment, now: int) -> bool:
         if signer is None:
             return not seg.options or self._is_unsigned(seg)
         return signer.admits(seg, signed.find(seg.options), now)
 
+    def _admits_successor(self, seg: Segment, signer: Signer | None, now: int) -> bool:
+        """A SYN that may take a four-tuple out of TIME-WAIT: the listener's keys of today judge it, whatever the old connection had.
+
+        Until it does, and if it does not, TIME-WAIT answers under the old ISNs.
+        """
+        listener = self._stack.find_listener(seg.flow)
+        chain = listener.options.keys if listener is not None else None
+        fresh = self._make(chain, reverse_flow(seg.flow), 0, seg.seq)
+        if fresh is None:
+            if chain is not None and chain.is_required:
+                self._stack.counters.TCPAORequired += 1
+                return False
+            return self._admits_by(signer, seg, now)
+        if not fresh.admits(seg, signed.find(seg.options), now):
+            return False
+        if isinstance(signer, AoSigner) and isinstance(fresh, AoSigner):
+            signer.renew(fresh)
+        else:
+            self._drop(seg.flow)
+            self._hold(seg.flow, fresh, now)
+        return True
+
     def _admits_stranger(self, seg: Segment, now: int) -> bool:
         """A segment of no connection: the keys are its listener's, or the stack's (those of a port that is closed)."""
-        signer = self._incoming.get(seg.flow)
+        signer = held = self._incoming.get(seg.flow)
         if signer is None or seg.flags & SYN:
-            self._drop(seg.flow)
             listener = self._stack.find_listener(seg.flow)
             flow = reverse_flow(seg.flow)
             if seg.flags & SYN:
@@ -82,12 +113,12 @@ class Signatures:
             if signer is None and chain is not None and chain.is_required:
                 self._stack.counters.TCPAORequired += 1
                 return False
-            if signer is None:
-                return not seg.options or self._is_unsigned(seg)
-        if not signer.admits(seg, signed.find(seg.options), now):
+        if not self._admits_by(signer, seg, now):
             return False
-        if seg.flow not in self._incoming:
-            self._hold(seg.flow, signer)
+        if signer is not held:  # not before it is admitted: an answer under the one that is held may be on its way
+            self._drop(seg.flow)
+            if signer is not None:
+                self._hold(seg.flow, signer, now)
         return True
 
     def _is_unsigned(self, seg: Segment) -> bool:
@@ -124,12 +155,12 @@ class Signatures:
 
     # Connections.
 
-    def open(self, conn: Connection) -> None:
+    def open(self, conn: Connection, now: int) -> None:
         """A connection of ours begins: it is signed from its SYN on if there is a key for the peer."""
         self._drop(conn.flow_in)
         signer = self._make(conn.options.keys, conn.flow, conn.tx.iss, None)
         if signer is not None:
-            self._hold(conn.flow_in, signer)
+            self._hold(conn.flow_in, signer, now)
 
     def agree(self, flow_in: bytes, agreed: Agreed) -> None:
         """Take the room of a signature out of what two SYNs agreed on.
@@ -146,7 +177,7 @@ class Signatures:
         """Return a connection's signer, None where it is not signed."""
         return self._outgoing.get(conn.flow)
 
-    def rekey(self, conn: Connection) -> None:
+    def rekey(self, conn: Connection, now: int) -> None:
         """The keys of a connection's socket are others now.
 
         MD5 may begin and end at any time, as with Linux; TCP-AO only with the connection (RFC 5925 7.1): OSError EINVAL.
@@ -161,7 +192,7 @@ class Signatures:
             return
         self._drop(conn.flow_in)
         if signer is not None:
-            self._hold(conn.flow_in, signer)
+            self._hold(conn.flow_in, signer, now)
         if conn.agreed is not None:
             agreed = copy(conn.agreed)  # other connections may share it
             agreed.signature_octets = signer.octets if signer is not None else 0
@@ -180,13 +211,32 @@ class Signatures:
                 return Md5Signer(each, peer, ports, self._stack.counters)
         return None
 
-    def _hold(self, flow_in: bytes, signer: Signer) -> None:
-        if len(self._incoming) >= self._sweep_at:
-            for flow in [flow for flow in self._incoming if flow not in self._stack.flows]:
-                self._drop(flow)
-            self._sweep_at = max(SWEEP_MIN, 2 * len(self._incoming))
+    def _hold(self, flow_in: bytes, signer: Signer, now: int) -> None:
+        if len(self._incoming) >= self._sweep_count:
+            self._sweep()
         self._incoming[flow_in] = signer
         self._outgoing[reverse_flow(flow_in)] = signer
+        if self._sweep_at == NEVER:
+            self._sweep_at = now + SWEEP_AFTER
+            self._stack.timers.arm(self, self._sweep_at)
+
+    def _sweep(self) -> None:
+        """Forget those that serve nobody; not while something waits to leave, which may be the answer of such a one."""
+        if self._stack.has_output:
+            return
+        flows = self._stack.flows
+        for flow in [flow for flow in self._incoming if flow not in flows]:
+            self._drop(flow)
+        self._sweep_count = max(SWEEP_MIN, 2 * len(self._incoming))
+
+    def next_deadline(self) -> int:
+        """Return when those that serve nobody are looked for, NEVER without any."""
+        return self._sweep_at
+
+    def on_timer(self, now: int) -> None:
+        """It is time to look for them."""
+        self._sweep()
+        self._sweep_at = now + SWEEP_AFTER if self._incoming else NEVER
 
     def _drop(self, flow_in: bytes) -> None:
         if self._incoming.pop(flow_in, None) is not None:

@@ -349,7 +349,7 @@ class Stack:
         if options.keys is not None:
             self.use_keys()
         if self.signing is not None:
-            self.signing.open(conn)
+            self.signing.open(conn, now)
         fastopenclient.begin(conn, data is not None, now)
         open_active(conn, now)
         if data:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TIME_WAIT_LENGTH = 60_000_000  # us
 NEW_ISS_DISTANCE = 65535 + 2  # from the old snd_nxt: beyond any window without a scale, as in Linux
 
+EXPIRIES_A_TURN = 1024  # entries that are dropped at once, when many have expired: a turn must not take long
+
 _RECORD = Struct(">IIHBBBIqqqq")
 
 
@@ -231,8 +233,10 @@ class TimeWaitTable:
         return self._oldest.expires_at if self._oldest is not None else NEVER
 
     def on_timer(self, now: int) -> None:
-        """Drop what has expired."""
-        while self._oldest is not None and self._oldest.expires_at <= now:
+        """Drop what has expired, EXPIRIES_A_TURN at most: what is left is looked at again at once."""
+        for _ in range(EXPIRIES_A_TURN):
+            if self._oldest is None or self._oldest.expires_at > now:
+                return
             self.remove(self._oldest)
 
     def _append(self, entry: TimeWait) -> None:
