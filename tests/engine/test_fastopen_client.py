@@ -223,6 +223,24 @@ def test_simultaneous_open_with_data_in_the_syn_loses_none_of_it(play: Play) -> 
     )
 
 
+def test_data_that_acknowledges_our_syn_in_a_simultaneous_open_is_taken_at_its_place(play: Play) -> None:
+    """M-17, M-21. Random world 302969: what lay beyond a hole was taken for the answer in a SYN-ACK."""
+    play(
+        ASK
+        + f"""
+        +0   connect 80 from 50001 fastopen_connect=True
+        +0   write 100
+        +0   > S 0:100(100) {SYN}
+        +.01 < S 0:0(0) win 8000 <mss 1000,nop,nop,sackOK>
+        +0   > S. 0:0(0) ack 1
+        +.01 < . 101:201(100) ack 101 win 8000
+        +0   > . 101:101(0) ack 1 <nop,nop,sack 101:201>
+        +.01 < P. 1:101(100) ack 101 win 8000
+        +0   > . 101:101(0) ack 201
+    """
+    )
+
+
 def test_three_timeouts_in_a_row_are_a_black_hole_and_the_pause_doubles(play: Play) -> None:
     """M-17: tcp_fastopen_blackhole_timeout_sec; data on a connection that opened fast after it ends the count."""
     lost = f"""

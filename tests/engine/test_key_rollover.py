@@ -161,6 +161,21 @@ def test_an_md5_key_may_be_exchanged_taken_away_and_put_back_on_a_connection() -
     assert not pair.counted(pair.a) and not pair.counted(pair.b)
 
 
+def test_a_key_that_one_connection_is_given_is_nothing_to_its_like() -> None:
+    """M-16: what the SYNs of connections agreed on is one object where it is the same."""
+    pair = Pair([], [])
+    conn, _, peer, _ = pair.open()
+    other, _, _, heard = pair.open()
+    assert conn.agreed is other.agreed
+    mss = other.tx.mss
+    for end in (conn, peer):
+        end.set_option("keys", KeyChain([key(algorithm="md5")]), pair.world.now())
+    assert (conn.agreed.signature_octets, other.agreed.signature_octets) == (20, 0)  # type: ignore[union-attr]
+    before = len(pair.sent)
+    pair.say(other, bytes(3 * mss), heard)
+    assert max(seg.length for _, seg in pair.sent[before:]) == mss
+
+
 def test_tcp_ao_neither_begins_nor_ends_on_a_connection_that_runs() -> None:
     """M-15, RFC 5925 7.1: EINVAL, and all stays as it was."""
     plain = Pair([], [])

@@ -15,7 +15,7 @@ from tunstack.engine.config import IPV4_HEADER, TCP_HEADER
 from tunstack.engine.fastopencookie import CLIENT, CLIENT_NO_COOKIE, Cookie, attach, decode, encode
 from tunstack.engine.state import SECOND
 from tunstack.seq import MASK
-from tunstack.wire.segment import Segment
+from tunstack.wire.segment import SYN, Segment
 from tunstack.wire.tcp import MAX_OPTIONS
 
 if TYPE_CHECKING:
@@ -241,6 +241,6 @@ def on_syn_ack(conn: Connection, attempt: Attempt, seg: Segment, is_resent: bool
         stack.counters.TCPFastOpenActive += 1
         if tx.unsent:
             conn.rx.ato = DELACK_MIN  # what leaves now is an answer to the SYN-ACK: a conversation (Linux)
-    if seg.length:  # a server may answer in its SYN-ACK (RFC 7413 4.2.2)
+    if seg.length and seg.flags & SYN:  # a server may answer in its SYN-ACK (RFC 7413 4.2.2)
         attempt.syn_data = True
         conn.rx.accept(conn.rx.rcv_nxt, memoryview(seg.payload[0]), False)

@@ -9,6 +9,7 @@ Times are int microseconds.
 from __future__ import annotations
 
 import errno
+from copy import copy
 from typing import TYPE_CHECKING
 
 from tunstack.engine.ao import AoSigner
@@ -162,7 +163,9 @@ class Signatures:
         if signer is not None:
             self._hold(conn.flow_in, signer)
         if conn.agreed is not None:
-            conn.agreed.signature_octets = signer.octets if signer is not None else 0
+            agreed = copy(conn.agreed)  # other connections may share it
+            agreed.signature_octets = signer.octets if signer is not None else 0
+            conn.agreed = self._stack.agreements.share(agreed)
             sync_mss(conn)
 
     def _make(self, chain: KeyChain | None, flow: bytes, iss: int, irs: int | None) -> Signer | None:
