@@ -149,3 +149,26 @@ HALF_OPEN = """
 def test_syn_received_answers_by_its_rules(play: Play, segment: str, answer: str | None, state: str) -> None:
     """M-22, M-59, RFC 9293 3.10.7.4."""
     play(HALF_OPEN + f"+.01 < {segment}\n" + (f"+0 {answer}\n" if answer else "") + f"+0 state {state}")
+
+
+def test_an_acknowledgment_of_what_was_before_the_connection_is_not_believed(play: Play) -> None:
+    """M-59, RFC 5961 5.2: old data of the same ports fits the window, its acknowledgment is older than our SYN."""
+    play("""
+        0    listen 8080
+        +0   < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 1000
+        +0   accept
+        +0   write 100
+        +0   > P. 1:101(100) ack 1
+        +.01 < . 1:1(0) ack 101 win 1000
+        +0   < P. 1:11(10) ack 4294966996 win 1000
+        +0   > . 101:101(0) ack 1
+        +0   counter TCPChallengeACK=1
+        +1   < P. 1:11(10) ack 0 win 1000
+        +0   > . 101:101(0) ack 1
+        +0   counter TCPChallengeACK=2
+        +0   < P. 1:11(10) ack 1 win 1000
+        +0   > . 101:101(0) ack 11
+        +0   read 10
+    """)

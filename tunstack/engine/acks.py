@@ -34,7 +34,9 @@ def take_ack(conn: Connection, seg: Segment, now: int) -> bool:
         challenge(conn, now)
         return False
     if seq_lt(seg.ack, tx.snd_una):
-        if seq_lt(seg.ack, (tx.snd_una - tx.max_window) & MASK):
+        # RFC 5961 5.2; nor (not measured on Linux) what was before our SYN: it is of an earlier connection of the ports, or a guess
+        reach = tx.max_window if tx.bytes_acked >= tx.max_window else (tx.snd_una - tx.iss - 1) & MASK
+        if seq_lt(seg.ack, (tx.snd_una - reach) & MASK):
             challenge(conn, now)
             return False
         update_ts_recent(conn, seg, now)
