@@ -57,6 +57,12 @@ REACHED = {
     "ICMP errors": "IcmpInDestUnreachs",
     "connections in TIME-WAIT": "TW",
     "TIME-WAIT cut short by a new SYN": "TWRecycled",
+    "connections by SYN cookie": "SyncookiesRecv",
+    "SYNs that found the queue full": "TCPReqQFullDrop",
+    "connections that found the accept queue full": "ListenOverflows",
+    "bare third segments deferred": "TCPDeferAcceptDrop",
+    "orphans too many": "TCPAbortOnMemory",
+    "times of memory pressure": "TCPMemoryPressures",
     "resets sent": "TcpOutRsts",
     "given up after timeouts": "TCPAbortOnTimeout",
 }

@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 try:
     from namespaces import Namespace
@@ -26,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 HOST_ADDRESS = "10.77.0.1"
 SERVER_ADDRESS = "10.77.0.2"
 PREFIX = 16
-PORT = 5001  # serve_idle.py's
+PORT, METRICS_PORT = 5001, 9191  # serve_idle.py's
 SOURCES = [f"10.77.1.{number}" for number in range(1, 9)]  # with 64,000 ports each
 STEPS = (10, 1000, 10_000, 100_000)
 WARM_UP = 100  # connections that are there before anything is counted: imports, tables and caches have their size by then
@@ -47,10 +50,13 @@ def check_memory(connections: int) -> None:
 class Bench:
     """Server and client, ready. Every figure is of the server."""
 
-    def __init__(self, stack: ExitStack, client: Path, keepalive: bool, plain_gc: bool) -> None:
+    def __init__(self, stack: ExitStack, client: Path, keepalive: bool, plain_gc: bool, control: Path | None) -> None:
         namespace = stack.enter_context(Namespace())
         namespace.set_sysctl("ipv4/ip_local_port_range", "1024 65535")
         arguments = [sys.executable, os.fspath(HERE / "serve_idle.py"), f"{HOST_ADDRESS}/{PREFIX}", SERVER_ADDRESS]
+        if control is not None:
+            namespace.set_up("lo", "127.0.0.1", 8)
+            arguments += ["--control", os.fspath(control)]
         if not keepalive:
             arguments.append("--no-keepalive")
         if plain_gc:
@@ -89,6 +95,17 @@ class Bench:
         except ProcessError as error:
             raise ProcessError(f"{error}{self._server.complaint()}") from None
 
+    def run(self, command: list[str], environment: dict[str, str]) -> tuple[int, int]:
+        """Run a tool beside them; return the lines that it prints and the most memory that it had, KiB."""
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, preexec_fn=self._namespace.enter) as tool:
+            assert tool.stdout is not None
+            lines = sum(1 for _ in tool.stdout)
+            _, status, usage = os.wait4(tool.pid, 0)
+            tool.returncode = os.waitstatus_to_exitcode(status)
+        if tool.returncode:
+            raise ProcessError(f"{' '.join(command)} ended with {tool.returncode}")
+        return lines, usage.ru_maxrss
+
     def server(self, order: str) -> dict[str, float]:
         """Ask the server for figures."""
         self._server.say(order)
@@ -120,6 +137,30 @@ def measure(bench: Bench, steps: list[int]) -> None:
     print(f"\none more connection: {(now['cpu_s'] - before['cpu_s'] - before['collection_s']) * 1e3:.1f} ms of CPU")
 
 
+def inspect(bench: Bench, control: Path) -> None:
+    """Ask for everything that tools ask for, and print what that takes of the tool's time and of the server's."""
+    program = [sys.executable, "-m", "tunstack"]
+    commands = {
+        "ss -tan": [*program, "ss", "-tan"],
+        "ss -tani": [*program, "ss", "-tani"],
+        "ss -s": [*program, "ss", "-s"],
+        "nstat -as": [*program, "nstat", "-as"],
+        "GET /metrics": ["curl", "-sf", f"http://127.0.0.1:{METRICS_PORT}/metrics"],
+    }
+    rows = []
+    for name, command in commands.items():
+        before = bench.server("turns")
+        started = time.monotonic()
+        lines, resident = bench.run(command, {**os.environ, "TUNSTACK_CONTROL": os.fspath(control)})
+        seconds = time.monotonic() - started
+        now = bench.server("turns")
+        cpu, turn, grown = now["cpu_s"] - before["cpu_s"], now["longest_stop_s"] * 1e3, (now["resident"] - before["resident"]) >> 10
+        rows.append([name, str(lines), f"{seconds:.1f}", f"{cpu:.2f}", f"{turn:.0f}", str(grown), str(resident)])
+    headers = ["command", "lines", "seconds", "server's CPU s", "longest turn ms", "server grew KiB", "tool's peak KiB"]
+    print()
+    print(tabulate(rows, headers, disable_numparse=True, colalign=["left"] + ["right"] * (len(headers) - 1)), flush=True)
+
+
 def sweep(bench: Bench) -> None:
     """Have every connection probe its peer, and print what that takes."""
     figures = bench.server("sweep")
@@ -136,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=STEPS[-1], metavar="N", help=f"how many (default {STEPS[-1]})")
     parser.add_argument("--no-keepalive", action="store_true", help="without SO_KEEPALIVE, and without the sweep")
+    parser.add_argument("--inspect", action="store_true", help="also what ss, nstat and Prometheus take of the server")
     parser.add_argument("--plain-gc", action="store_true", help="without what the daemon does about the garbage collector's pauses")
     options = parser.parse_args()
     if not 1 <= options.connections <= 400_000:
@@ -145,8 +187,11 @@ def main() -> None:
         check_memory(options.connections)
         client = compile_client(BUILD, "idle_client")
         with ExitStack() as stack:
-            bench = Bench(stack, client, not options.no_keepalive, options.plain_gc)
+            control = Path(stack.enter_context(TemporaryDirectory())) / "control" if options.inspect else None
+            bench = Bench(stack, client, not options.no_keepalive, options.plain_gc, control)
             measure(bench, steps)
+            if control is not None:
+                inspect(bench, control)
             if not options.no_keepalive:
                 sweep(bench)
     except PermissionError:

@@ -1,7 +1,7 @@
 """The server of idle.py, on tunstack and a TUN interface under uvloop: bare asyncio protocols, and figures when it is asked.
 
 Orders come on standard input, a line each, and are answered with a line of JSON: `figures` (of now, behind a full garbage collection),
-`sweep` (every connection's keepalive timer is due at once; answered when each has probed and been answered).
+`turns` (without one), `sweep` (every connection's keepalive timer is due at once; answered when each has probed and been answered).
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import os
 import signal
 import sys
 import time
+from contextlib import AsyncExitStack
 
 import uvloop
 
 import tunstack.aio
 from tunstack.daemon.collector import Collector
+from tunstack.daemon.control import Control
+from tunstack.daemon.metrics import Metrics
 from tunstack.engine.options import SocketOptions
 from tunstack.engine.sysctl import Sysctl
 
 PORT = 5001
+METRICS_PORT = 9191
 BACKLOG = 4096
 TICK = 0.001  # s between two looks at how long the loop takes to come round
 SWEEP_TIMEOUT = 120.0  # s
@@ -73,6 +77,9 @@ class Orders:
             gc.collect()
             self._say(collection_s=time.process_time() - cpu, longest_stop_s=longest, resident=resident(), cpu_s=cpu)
             self._lateness.reset()
+        elif order == "turns":  # since the last such order; nothing is collected
+            self._say(cpu_s=time.process_time(), longest_stop_s=self._lateness.longest, resident=resident())
+            self._lateness.reset()
         elif order == "sweep":
             task = self._loop.create_task(self._sweep())
             self._tasks.add(task)
@@ -107,14 +114,19 @@ class Orders:
         print(json.dumps(figures), flush=True)
 
 
-async def serve(host_address: str, address: str, keepalive: bool, plain_gc: bool) -> None:
+async def serve(host_address: str, address: str, keepalive: bool, plain_gc: bool, control: str | None) -> None:
     """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     sysctl = Sysctl(tcp_congestion_control="cubic")
     endpoint = tunstack.aio.open_tun("bench0", host_address=host_address, address=address, sysctl=sysctl)
-    async with endpoint:
+    async with endpoint, AsyncExitStack() as tools:
+        if control is not None:
+            await tools.enter_async_context(Control(control, endpoint))
+            metrics = Metrics("127.0.0.1", METRICS_PORT)
+            tools.push_async_callback(metrics.close)
+            await metrics.start(endpoint)
         options = SocketOptions(nodelay=True, keepalive=keepalive)
         await endpoint.create_server(asyncio.Protocol, address, PORT, backlog=BACKLOG, options=options)
         if not plain_gc:
@@ -130,9 +142,10 @@ def main() -> None:
     parser.add_argument("host_address", help="the kernel's address on the interface, with its prefix")
     parser.add_argument("address", help="ours")
     parser.add_argument("--no-keepalive", action="store_true", help="connections without SO_KEEPALIVE")
+    parser.add_argument("--control", metavar="PATH", help="a control socket, and metrics on 127.0.0.1")
     parser.add_argument("--plain-gc", action="store_true", help="leave the garbage collector as Python has it")
     options = parser.parse_args()
-    uvloop.run(serve(options.host_address, options.address, not options.no_keepalive, options.plain_gc))
+    uvloop.run(serve(options.host_address, options.address, not options.no_keepalive, options.plain_gc, options.control))
 
 
 if __name__ == "__main__":

@@ -135,6 +135,63 @@ def test_simultaneous_open_repeats_its_syn_ack(play: Play) -> None:
     """)
 
 
+def test_simultaneous_open_answers_the_syn_again_and_its_timer_goes_on(play: Play) -> None:
+    """M-21, M-34: a peer that repeats its SYN for ever does not keep the attempt alive for ever; at most one answer each 500 ms."""
+    play("""
+        0    connect 80
+        +0   > S 0:0(0) <...>
+        +.01 < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        .61  < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        .71  < S 0:0(0) win 1000 <mss 1000>
+        +0   idle
+        1.01 > S. 0:0(0) ack 1
+        1.5  < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        3.01 > S. 0:0(0) ack 1
+        +.01 < . 1:1(0) ack 1 win 1000
+        +0   state ESTABLISHED
+        +0   counter TCPSynRetrans=4 TcpRetransSegs=4 TCPACKSkippedSynRecv=1
+    """)
+
+
+def test_what_the_syn_offered_holds_whatever_the_knobs_say_when_the_answer_comes(play: Play) -> None:
+    """M-20: both ends scale windows, or neither; a SYN that is sent again offers the same."""
+    play("""
+        0    connect 80
+        +0   > S 0:0(0) <mss 1460,sackOK,TS val * ecr 0,nop,wscale 7>
+        +0   sysctl tcp_window_scaling=0
+        +0   sysctl tcp_timestamps=0
+        +0   sysctl tcp_sack=0
+        1    > S 0:0(0) <mss 1460,sackOK,TS val * ecr 0,nop,wscale 7>
+        +.01 < S. 0:0(0) ack 1 win 1000 <mss 1000,sackOK,TS val 5 ecr 0,nop,wscale 2>
+        +0   > . 1:1(0) ack 1 <nop,nop,TS val * ecr 5>
+        +0   < . 1:1(0) ack 1 win 1000 <nop,nop,TS val 6 ecr 0>
+        +0   expect snd_wnd=4000 sack=True timestamps=True
+    """)
+
+
+def test_what_the_syn_did_not_offer_is_not_agreed_upon_when_the_knobs_change(play: Play) -> None:
+    """M-20: in a simultaneous open the peer's SYN says all that it could do."""
+    play(
+        """
+        0    connect 80
+        +0   > S 0:0(0) <mss 1460>
+        +0   sysctl tcp_window_scaling=1
+        +0   sysctl tcp_timestamps=1
+        +0   sysctl tcp_sack=1
+        +.01 < S 0:0(0) win 1000 <mss 1000,sackOK,TS val 5 ecr 0,nop,wscale 2>
+        +0   > S. 0:0(0) ack 1 <mss 1460>
+        +.01 < . 1:1(0) ack 1 win 1000
+        +0   expect snd_wnd=1000
+    """,
+        tcp_window_scaling=False,
+        tcp_timestamps=False,
+        tcp_sack=False,
+    )
+
+
 def test_a_syn_is_repeated_at_1_3_7_15_31_63_seconds_and_given_up_at_127(play: Play) -> None:
     """M-25."""
     play("""

@@ -92,6 +92,7 @@ def test_mistakes_are_a_line_each_and_status_1(start_daemon: Callable[..., Daemo
         (["net.ipv4.tcp_available_congestion_control=x"], "can only be read"),
         (["net.ipv4.tcp_tw_recycle=1"], "it broke connections of clients that share an address behind NAT"),
         (["-w", "net.ipv4.tcp_sack"], "'net.ipv4.tcp_sack' is not of the form NAME=VALUE"),
+        (["=1"], "'=1' is not of the form NAME=VALUE"),
     ):
         status, output, errors = sysctl(daemon, *arguments)
         assert (status, output, errors.count("\n")) == (1, "", 1) and message in errors, arguments
@@ -220,7 +221,7 @@ stat -c '%n %U %a' /run/tunstack /run/tunstack/*
 
 
 def test_usual_place_and_the_only_daemon(namespace: Namespace) -> None:
-    """Without --control a daemon is found where daemons usually are; a second one with the same name does without. In a /run of our own."""
+    """Without --control a daemon is found where daemons usually are; a second one with the same name has the next. In a /run of our own."""
     script = USUAL_PLACE.format(python=sys.executable)
     done = namespace.run(["unshare", "-m", "sh", "-c", script], check=False, timeout=120, env={**os.environ, "XDG_RUNTIME_DIR": ""})
     lines = done.stdout.splitlines()
@@ -232,10 +233,10 @@ def test_usual_place_and_the_only_daemon(namespace: Namespace) -> None:
         "tunstack: several programs of ours run: /run/tunstack/tuna.sock, /run/tunstack/tunb.sock; say which, with --control",
         "status=2",
         "net.ipv4.tcp_sack = 1",
-        "tunstack: WARNING: no control socket: /run/tunstack/tuna.sock: another program listens on it"
-        " (choose another place with --control)",
+        "tunstack: INFO: control socket: /run/tunstack/tuna-2.sock (another program has the usual one)",
         next(line for line in lines if line.startswith("tunstack: serving on")),
         "/run/tunstack root 755",
+        "/run/tunstack/tuna-2.sock root 600",
         "/run/tunstack/tuna.sock root 600",
         "/run/tunstack/tunb.sock root 600",
     ]

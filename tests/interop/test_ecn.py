@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,14 +175,17 @@ def test_tcpdump_sees_the_flags_in_their_places(namespace: Namespace, start_daem
     linux_ecn(namespace, 1)
     daemon = start_daemon("--no-offload", "--link", "delay=5ms;up:ce=2%")
     random_file(daemon.root / "file", 1 << 20)
-    with namespace.popen(
-        ["tcpdump", "-n", "-v", "-l", "-i", "tunstack0", "tcp"], stdout=subprocess.PIPE, stderr=sys.stderr, text=True
-    ) as dump:
+    command = ["tcpdump", "-n", "-v", "-l", "--immediate-mode", "-B", "8192", "-i", "tunstack0", "tcp"]
+    with namespace.popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as dump:
         time.sleep(1)
         daemon.curl(f"-o {tmp_path}/got http://{ADDRESS}/file", timeout=60)
-        time.sleep(0.5)
+        hurry = threading.Timer(20, dump.terminate)
+        hurry.start()
+        lines = ""
+        while lines.count("Flags [F") < 2 and (line := dump.stdout.readline()):  # it may come behind on a busy machine
+            lines += line
+        hurry.cancel()
         dump.terminate()
-        lines = dump.communicate(timeout=10)[0]
     packets = re.findall(r"IP \(tos (0x[0-9a-f]+).*?\n\s+(\S+) > \S+: Flags \[(\S+)\].*?length (\d+)", lines)
     from_us = [(int(tos, 16) & 3, flags, int(length)) for tos, source, flags, length in packets if source.startswith(ADDRESS)]
     assert from_us[0][:2] == (0, "S.E")

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import time
 import urllib.request
 from collections import Counter
@@ -147,6 +148,17 @@ def test_owners_are_the_services(shared: Bench) -> None:
         *("Proto", "Recv-Q", "Send-Q", "Local", "Address", "Foreign", "Address", "State", "PID/Program", "name")
     ]
     client.close()
+
+
+@pytest.mark.parametrize("options", ["-lntp", "-lntup", "-lnt4", "-lnt6", "-lnt46", "-lnA tcp,raw", "-lnx", "-ln -A tcp"])
+def test_kinds_of_sockets_are_chosen_as_by_ss(shared: Bench, options: str) -> None:
+    """M-60: which titles there are, and whether TCP is shown, is the kernel's: awk counts on the column."""
+    need("ss")
+    with shared.namespace.entered(), socket.create_server(("127.0.0.1", 0)):
+        kernel = shared.namespace.run(f"ss {options}", stderr=subprocess.DEVNULL).stdout.splitlines()
+    ours = shared.ss(options)
+    assert ours[0].split() == kernel[0].split()
+    assert any("LISTEN" in line and "0.0.0.0:*" in line for line in ours) == any("0.0.0.0:*" in line for line in kernel)
 
 
 def details(text: str) -> dict[str, str]:

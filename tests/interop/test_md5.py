@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -138,13 +140,36 @@ def test_with_a_wrong_key_or_one_at_one_end_nothing_gets_through_and_both_count_
     assert linux_counters(namespace).keys() == {counter}
 
 
+@contextmanager
+def file_of_nobody() -> Iterator[Path]:
+    """An empty configuration of whom the daemon becomes. Not in /tmp itself, where fs.protected_regular keeps root from writing it."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "keys.toml"
+        path.touch(0o600)
+        shutil.chown(path, "nobody")
+        yield path
+
+
 def test_the_daemon_takes_keys_from_its_file_rolls_them_over_at_sighup_and_shows_none(
     start_daemon: Callable[..., Daemon], namespace: Namespace
 ) -> None:
     """M-16: echo under a key, then under another; what does not have it is not served; /status and the log have no secret."""
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        shutil.chown(file.name, "nobody")  # who the daemon becomes: it reads the file again
-        _roll_over(start_daemon, namespace, Path(file.name))
+    with file_of_nobody() as path:
+        _roll_over(start_daemon, namespace, path)
+
+
+def test_a_daemon_without_keys_takes_its_first_at_sighup(start_daemon: Callable[..., Daemon], namespace: Namespace) -> None:
+    """M-16: it would not do for it to end at the signal that is to give it keys."""
+    with file_of_nobody() as path:
+        daemon = start_daemon("--config", str(path), "--echo-port", "179")
+        path.write_text("[[keys]]\npeer = '10.77.0.1'\nalgorithm = 'md5'\nkey = 'secret-one'\nport = 179\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.process.stdout is not None
+        assert daemon.process.stdout.readline() == b"tunstack: INFO: SIGHUP: now 1 keys, 1 of them new or gone\n"
+        assert namespace.run([sys.executable, "-c", PEER, "connect", "secret-one", "1000", "10"]).stdout == "True\n"
+        assert namespace.run([sys.executable, "-c", PEER, "connect", "secret-two", "1000", "1.5"], check=False).stdout == "TimeoutError\n"
+        daemon.stop()
 
 
 def _roll_over(start_daemon: Callable[..., Daemon], namespace: Namespace, path: Path) -> None:

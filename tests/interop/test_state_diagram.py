@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from interop import ssview
+from interop.daemons import need
 from interop.namespaces import Namespace
 from interop.walk import BY_RESET, DIAGRAM, LINUX, RAW, US, RawPeer, Walker
 
@@ -214,3 +217,117 @@ def test_a_reset_leads_out_of_every_state(walker: Walker) -> None:
     peer.send("R")
     assert walker.state(conn) == "TIME_WAIT"
     peer.close()
+
+
+def shown(walker: Walker, directory: Path, local_port: int, port: int | None = None) -> str:
+    """Return the state of our end as `tunstack ss` names it; without a port of the peer's that of a listener."""
+    program = ssview.Program(walker.stack, walker.device, walker.now)
+    rows = ssview.ours(program, directory)
+    (state,) = (row[0] for row in rows if row[1] == f"{US}:{local_port}" and row[2].endswith(f":{port or '*'}"))
+    return state
+
+
+def both_shown(walker: Walker, directory: Path, local_port: int, port: int) -> tuple[str, str]:
+    """Return the state of a connection as `tunstack ss` names it, and as the kernel's ss does at Linux's end; "-" where there is none."""
+    linux = [row[0] for row in ssview.kernels() if row[1:] == (f"{LINUX}:{port}", f"{US}:{local_port}")]
+    program = ssview.Program(walker.stack, walker.device, walker.now)
+    us = [row[0] for row in ssview.ours(program, directory) if row[1:] == (f"{US}:{local_port}", f"{LINUX}:{port}")]
+    return " ".join(us) or "-", " ".join(linux) or "-"
+
+
+def test_ss_names_every_state(walker: Walker, tmp_path: Path) -> None:
+    """M-60, M-20: the command itself, while the state lasts."""
+    names = {
+        "SYN_SENT": "SYN-SENT",
+        "SYN_RECEIVED": "SYN-RECV",
+        "ESTABLISHED": "ESTAB",
+        "FIN_WAIT_1": "FIN-WAIT-1",
+        "FIN_WAIT_2": "FIN-WAIT-2",
+        "CLOSE_WAIT": "CLOSE-WAIT",
+        "CLOSING": "CLOSING",
+        "LAST_ACK": "LAST-ACK",
+    }
+    walker.listen(79)
+    assert shown(walker, tmp_path, 79) == "LISTEN"
+    for local_port, (state, name) in enumerate(names.items(), 6100):
+        _, peer = lead_to(walker, state, local_port)
+        assert shown(walker, tmp_path, local_port, 80) == name
+        peer.close()
+    conn, peer = connected_to_raw(walker, 6200)
+    walker.call(conn.shutdown_write)
+    peer.expect("FA")
+    peer.send("FA")
+    assert shown(walker, tmp_path, 6200, 80) == "TIME-WAIT"
+    peer.close()
+
+
+def test_ss_at_both_ends_of_connections_with_linux(walker: Walker, tmp_path: Path) -> None:
+    """M-60, M-50, M-52: ours beside the kernel's; a pair is what each end knows when only one of them has acted."""
+    need("ss")
+    seen = []
+
+    def look(local_port: int, port: int) -> None:
+        seen.append(both_shown(walker, tmp_path, local_port, port))
+
+    # Linux opens and closes.
+    walker.listen(90)
+    sock = linux_connects(90, 4090)
+    look(90, 4090)
+    walker.until(lambda: bool(walker.accepted))
+    conn = walker.accepted.pop()
+    look(90, 4090)
+    sock.shutdown(socket.SHUT_WR)
+    look(90, 4090)
+    walker.until_state(conn, "CLOSE_WAIT")
+    look(90, 4090)
+    walker.call(conn.resume)
+    walker.call(conn.close)
+    look(90, 4090)
+    walker.until_state(conn, "CLOSED")
+    look(90, 4090)
+    sock.close()
+    assert seen == [
+        ("-", "SYN-SENT"),
+        ("ESTAB", "ESTAB"),
+        ("ESTAB", "FIN-WAIT-1"),
+        ("CLOSE-WAIT", "FIN-WAIT-2"),
+        ("LAST-ACK", "FIN-WAIT-2"),
+        ("-", "TIME-WAIT"),
+    ]
+
+    # We open and close.
+    seen.clear()
+    with socket.create_server((LINUX, 91)) as listener:
+        conn = walker.connect(LINUX, 91, 5091)
+        walker.transmit()
+        look(5091, 91)
+        walker.until_state(conn, "ESTABLISHED")
+        sock, _ = listener.accept()
+    walker.call(conn.shutdown_write)
+    look(5091, 91)
+    walker.until_state(conn, "FIN_WAIT_2")
+    look(5091, 91)
+    assert sock.recv(1) == b""
+    sock.close()
+    look(5091, 91)
+    walker.until_state(conn, "TIME_WAIT")
+    look(5091, 91)
+    assert seen == [
+        ("SYN-SENT", "SYN-RECV"),
+        ("FIN-WAIT-1", "ESTAB"),
+        ("FIN-WAIT-2", "CLOSE-WAIT"),
+        ("FIN-WAIT-2", "LAST-ACK"),
+        ("TIME-WAIT", "-"),
+    ]
+
+    # Both open and close at once.
+    seen.clear()
+    conn, sock = simultaneously(walker, 5092, 92)
+    sock.shutdown(socket.SHUT_WR)
+    walker.call(conn.shutdown_write)
+    walker.transmit()
+    look(5092, 92)
+    walker.until_state(conn, "TIME_WAIT")
+    look(5092, 92)
+    assert seen == [("FIN-WAIT-1", "CLOSING"), ("TIME-WAIT", "TIME-WAIT")]
+    sock.close()

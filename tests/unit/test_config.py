@@ -162,6 +162,17 @@ def test_conflict_that_a_flag_makes_names_the_flag(tmp_path: Path) -> None:
     assert caught.value.messages == ("--address: 10.99.0.1 is not in the interface's network 10.77.0.0/24 (--host-address 10.77.0.1/24)",)
 
 
+def test_a_port_alone_may_be_a_number(tmp_path: Path) -> None:
+    """As a service's is, and as it may be on the command line."""
+    for text in ("9191", "'9191'", "'127.0.0.1:9191'"):
+        path = tmp_path / "t.toml"
+        path.write_text(f"metrics = {text}\n")
+        assert load(path).metrics == ("127.0.0.1", 9191)
+    path.write_text("metrics = true\n")
+    with pytest.raises(UserError, match="metrics: must be a string, not true"):
+        load(path)
+
+
 def test_service_that_is_off_may_share_a_port(tmp_path: Path) -> None:
     config = load(write(tmp_path, "[services.http]\nport = 7\n[services.echo]\nenabled = false\n"))
     assert config.ports == {"http": 7, "discard": 9, "daytime": 13, "chargen": 19}

@@ -117,14 +117,21 @@ def test_usual_place_is_made_and_must_be_ours(place: Path) -> None:
 
 
 def test_daemon_goes_on_without_the_usual_socket_but_not_without_one_that_was_asked_for(
-    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level("INFO")
     path = controlsocket.make_default("tun9")
     with controlsocket.make(path):
+        second = for_interface(None, "tun9")
+        assert second is not None and second.path == path.with_name("tun9-2.sock")
+        assert [record.getMessage() for record in caplog.records] == [f"control socket: {second.path} (another program has the usual one)"]
+        caplog.clear()
+        monkeypatch.setattr("tunstack.daemon.control.NAMESAKES_MAX", 2)
         assert for_interface(None, "tun9") is None
         assert [record.getMessage() for record in caplog.records] == [
-            f"no control socket: {path}: another program listens on it (choose another place with --control)"
+            f"no control socket: {second.path}: another program listens on it (choose another place with --control)"
         ]
+        second.close()
         with pytest.raises(UserError, match=r"a\.sock cannot be made: No such file"):
             for_interface(tmp_path / "nowhere" / "a.sock", "tun9")
         with pytest.raises(UserError, match="another program listens on it"):
@@ -160,10 +167,15 @@ def test_command_means_the_named_socket_then_the_environments_then_the_only_live
             assert choose("/given") == Path("/given")
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("missing", "there is no such socket"), ("dead", "nobody listens on it any more")])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("missing", "there is no such socket"), ("dead", "nobody listens on it any more"), ("file", "it is no socket")],
+)
 def test_daemon_that_cannot_be_reached_is_one_line(tmp_path: Path, kind: str, reason: str) -> None:
     if kind == "dead":
         controlsocket.make(tmp_path / "a.sock").close()
+    elif kind == "file":
+        (tmp_path / "a.sock").touch()
     with pytest.raises(UserError, match=reason):
         ControlClient(tmp_path / "a.sock")
 

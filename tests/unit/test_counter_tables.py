@@ -16,7 +16,7 @@ from tunstack.cli.nstat import read, write
 from tunstack.daemon.errors import UserError
 from tunstack.engine import Stack, StackConfig, pack_address
 from tunstack.engine.counters import Counters
-from tunstack.inspect import netstatwords, nstat, snmp
+from tunstack.inspect import netstatwords, nstat, snmp, snmpvalues
 from tunstack.inspect.prometheus import StackCollector, metric_name
 
 OURS = {"TcpExtTCPCongestionFallback"}  # what Linux has not
@@ -33,7 +33,7 @@ def stack() -> Stack:
 
 def test_every_counter_is_in_one_table(stack: Stack) -> None:
     """M-61: under nstat's name, with its own value; and each name is Linux's."""
-    flat = snmp.values(stack)
+    flat = snmpvalues.values(stack)
     linux = {table + name for table, names in snmp.TABLES.items() for name in names}
     assert flat.keys() - linux == OURS
     counted = sorted(value for name, value in flat.items() if value > 1000 and name not in snmp.GAUGES | {"IpOutTransmits"})
@@ -59,7 +59,7 @@ def test_names_are_the_kernels() -> None:
 
 def test_gauges_are_those_of_a_host(stack: Stack) -> None:
     """M-61: RFC 4022's tcpRtoAlgorithm and its like, in Linux's units."""
-    tcp = snmp.tables(snmp.values(stack))["Tcp"]
+    tcp = snmp.tables(snmpvalues.values(stack))["Tcp"]
     assert (tcp["RtoAlgorithm"], tcp["RtoMin"], tcp["RtoMax"], tcp["MaxConn"], tcp["CurrEstab"]) == (1, 200, 120_000, -1, 0)
 
 
@@ -105,12 +105,12 @@ IpExt:"""
 def test_netstat_s_leaves_out_what_net_tools_leaves_out() -> None:
     """M-61: zeros, but for those that are always there."""
     fresh = Stack(StackConfig((pack_address("10.77.0.2"),)), random.Random(1), bytes(16))
-    assert "\n".join(netstatwords.lines(snmp.tables(snmp.values(fresh)))) == ZEROS
+    assert "\n".join(netstatwords.lines(snmp.tables(snmpvalues.values(fresh)))) == ZEROS
 
 
 def test_netstat_s_has_each_counter_once(stack: Stack) -> None:
     """M-61: no counter is lost between the words."""
-    flat = snmp.values(stack) | {"IpOutTransmits": 0}  # which follows from others
+    flat = snmpvalues.values(stack) | {"IpOutTransmits": 0}  # which follows from others
     text = "\n".join(netstatwords.lines(snmp.tables(flat)))
     for field in fields(Counters):
         assert len(re.findall(rf"\b{getattr(stack.counters, field.name)}\b", text)) == 1, field.name
@@ -120,7 +120,7 @@ def test_netstat_s_has_each_counter_once(stack: Stack) -> None:
 
 def test_netstat_st_is_tcp_alone(stack: Stack) -> None:
     """M-61: netstat -st; IpExt is there too, as with net-tools."""
-    tables = snmp.tables(snmp.values(stack))
+    tables = snmp.tables(snmpvalues.values(stack))
     titles = [line for line in netstatwords.lines(tables, frozenset(("Tcp",))) if not line.startswith(" ")]
     assert titles == ["Tcp:", "TcpExt:", "IpExt:"]
 
@@ -192,7 +192,7 @@ def test_prometheus_reads_every_counter(stack: Stack) -> None:
     """M-61: parsed back by its own parser."""
     stack.listen(pack_address("10.77.0.2"), 80, on_acceptable=lambda listener: None, backlog=5)
     samples = scrape(stack)
-    for name, value in snmp.values(stack).items():
+    for name, value in snmpvalues.values(stack).items():
         if name not in snmp.GAUGES:
             table = next(table for table in ("TcpExt", "IpExt", *snmp.TABLES) if name.startswith(table))
             assert samples[metric_name(table, name.removeprefix(table)) + "_total", ""] == value

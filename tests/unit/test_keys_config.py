@@ -112,6 +112,31 @@ def test_a_key_file_that_everybody_may_read_is_refused(tmp_path: Path) -> None:
     assert complaints(path) == ["tunstack.toml:3: keys.key-file: open.key is open to everybody: chmod 600 it"]
 
 
+def test_who_cannot_read_a_key_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M-15: at SIGHUP the daemon is no longer who read it at the start."""
+
+    def refuse(path: Path) -> bytes:
+        if path.name != "a.key":
+            return read(path)
+        raise PermissionError(13, "Permission denied")
+
+    read = Path.read_bytes
+    (tmp_path / "a.key").touch(mode=0o600)
+    path = write(tmp_path, "[[keys]]\npeer = '192.0.2.1'\nkey-file = 'a.key'")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("os.geteuid", lambda: 65534)
+    assert complaints(path) == ["tunstack.toml:3: keys.key-file: cannot read a.key as user 65534: Permission denied"]
+
+
+def test_a_key_file_that_has_no_key_is_named(tmp_path: Path) -> None:
+    """M-15: a directory is not to be made mode 600."""
+    (tmp_path / "folder").mkdir(mode=0o755)
+    (tmp_path / "empty.key").touch(mode=0o600)
+    for name, message in (("folder", "is a directory"), ("empty.key", "is empty")):
+        path = write(tmp_path, f"[[keys]]\npeer = '192.0.2.1'\nkey-file = '{name}'")
+        assert complaints(path) == [f"tunstack.toml:3: keys.key-file: {name} {message}"]
+
+
 def test_the_configuration_that_is_printed_has_key_files_but_no_secret(tmp_path: Path) -> None:
     """M-15: what is printed gives the same again where the secrets are in files."""
     (tmp_path / "a.key").write_text(SECRET)

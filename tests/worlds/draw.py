@@ -64,6 +64,19 @@ IMPATIENT: dict[str, Sequence[object]] = {
 }
 
 
+# Knobs of a host that is short of places: in queues, of ports, of memory.
+CROWDED: dict[str, tuple[float, Sequence[object]]] = {
+    "tcp_syncookies": (0.8, (0, 1, 2)),
+    "tcp_max_syn_backlog": (0.3, (1, 4)),
+    "tcp_tw_reuse": (0.7, (1,)),
+    "tcp_tw_reuse_delay": (0.3, (1, 5000)),
+    "ip_local_port_range": (0.7, ((2000, 2000), (2000, 2001), (2000, 2004))),
+    "tcp_max_orphans": (0.3, (0, 1, 2)),
+    "tcp_mem": (0.3, ((0, 1, 2), (2, 4, 8), (8, 16, 32))),
+    "tcp_max_tw_buckets": (0.3, (0, 1, 3)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class HostPlan:
     """One host: its knobs and the moods of its device and clock."""
@@ -78,6 +91,7 @@ class HostPlan:
     refuses: float  # share of writes that the device has no room for at first
     backlog: int
     accept_delay: int
+    defer_accept: int = 0  # of its listener, s
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,7 @@ class PairPlan:
     simultaneous: bool = False
     again: int | None = None  # after how long the same ports are used once more
     may_fail: bool = False  # the ports may still be in TIME-WAIT
+    chain: int = 0  # how many connections follow, each when the one before is over, from ports that the stack chooses
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +158,7 @@ class WorldPlan:
     fast_path: bool
     is_harsh: bool  # a connection may die of the network
     twice: bool  # play it again with the fast path the other way: every frame must be the same
+    is_crowded: bool = False  # places are few: in queues, of ports, of memory
     fastopen: str = ""  # clients open by a SYN with data: "cookie", mostly a good one, or "bare", without
 
     def __str__(self) -> str:
@@ -199,7 +215,26 @@ def draw_world(seed: int) -> WorldPlan:
     fastopen = dice.weighted({"": 0.85, "cookie": 0.1, "bare": 0.05})  # last: worlds without it are what they were
     if fastopen:  # a SYN that waits for a write does not tell the watch that the ports are in use again
         pairs = tuple(replace(pair, again=None) for pair in pairs)
-    return WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice, fastopen)
+    plan = WorldPlan(seed, (hosts[0], hosts[1]), (ways[0], ways[1]), pairs, offload, fast_path, harsh, twice, fastopen=fastopen)
+    return _crowd(dice, plan) if dice.chance(0.15) else plan
+
+
+def _crowd(dice: Dice, plan: WorldPlan) -> WorldPlan:
+    """Have a world where places are few, and connections come one after another; some of them will not live."""
+    hosts = []
+    for host in plan.hosts:
+        sysctl = dict(host.sysctl)
+        sysctl |= {name: dice.choice(values) for name, (share, values) in CROWDED.items() if dice.chance(share)}
+        backlog = dice.choice((0, 1, 128))
+        defer_accept = dice.choice((1, 3, 30)) if dice.chance(0.3) else 0
+        hosts.append(replace(host, sysctl=sysctl, isn=None, backlog=backlog, defer_accept=defer_accept))
+    pairs = []
+    for pair in plan.pairs:
+        is_alone = pair.simultaneous or pair.again is not None or plan.fastopen
+        pairs.append(replace(pair, chain=0 if is_alone else dice.choice((0, 2, 5)), may_fail=True))
+    if len(pairs) == 1 and not is_alone:  # others at the same time
+        pairs += [replace(pairs[0], at=pairs[0].at + dice.choice((0, 1, 1 * MS))) for _ in range(dice.choice((0, 0, 1, 4)))]
+    return replace(plan, hosts=(hosts[0], hosts[1]), pairs=tuple(pairs), is_harsh=True, is_crowded=True)
 
 
 def _draw_mtu(dice: Dice) -> int:

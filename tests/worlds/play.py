@@ -148,7 +148,9 @@ class Play:
         self.plan = plan
         self.world = World(plan.seed)
         self.random = random.Random(plan.seed ^ 0x5EED)
-        self.watch = Watch(virtio.LENGTH if plan.offload else 0)
+        # A cookie that comes a second time makes a second connection of the same numbers.
+        has_cookies = plan.is_crowded and any(host.sysctl.get("tcp_syncookies", 1) for host in plan.hosts)
+        self.watch = Watch(virtio.LENGTH if plan.offload else 0, judges=not has_cookies)
         self.outcome = Outcome(plan)
         self.clients: list[Application] = []
         self._pairs: list[PairPlan] = []  # of the clients
@@ -177,7 +179,8 @@ class Play:
             stack.isn = NearIsn(host, random.Random(self.random.getrandbits(64)))
             seed = self.random.getrandbits(64)
             world.hosts.append(WatchedHost(world, "ab"[index], stack, device, host.refuses, seed))
-            stack.listen(pack_address(ADDRESSES[index]), PORT, on_acceptable=self._acceptor(index), backlog=host.backlog)
+            options = SocketOptions(defer_accept=host.defer_accept)
+            stack.listen(pack_address(ADDRESSES[index]), PORT, on_acceptable=self._acceptor(index), backlog=host.backlog, options=options)
 
     def _make_ways(self) -> None:
         a, b = self.world.hosts
@@ -249,7 +252,8 @@ class Play:
                 options=SocketOptions(**pair.client.options, fastopen_connect=bool(self.plan.fastopen)),  # type: ignore[arg-type]
             )
         except OSError:
-            assert local_port, "no port is free"
+            assert local_port or pair.may_fail, "no port is free"
+            self.outcome.counters["no port"] += 1
             return  # the old connection is in TIME-WAIT
         self.watch.streams[conn.flow], self.watch.streams[conn.flow_in] = streams
         self.clients.append(client)
@@ -265,8 +269,17 @@ class Play:
             self._waiting[index] = server
             if pair.again is not None:
                 again = replace(pair, again=None, may_fail=True, client=replace(pair.client, options=dict(pair.client.options)))
-                client.on_end = lambda: world.call_later(pair.again or 0, self._open, again, conn.local[1])
+                client.on_end = lambda: world.call_later(self._pause(client, pair.again or 0), self._open, again, conn.local[1])
+            elif pair.chain:
+                following = replace(pair, chain=pair.chain - 1)
+                wait = self.random.choice((10, 1000, 5_000_000))
+                client.on_end = lambda: world.call_later(self._pause(client, wait), self._open, following)
         client.start(conn)
+
+    def _pause(self, client: Application, wait: int) -> int:
+        """How long ports rest before they are used again: after a reset nothing but timestamps tells old segments from new ones."""
+        has_timestamps = all(host.sysctl.get("tcp_timestamps", True) for host in self.plan.hosts)
+        return wait if has_timestamps or not (client.gave_up or client.error) else max(wait, 60 * SECOND)
 
     def _give_cookie(self, opener: Host, other: Host) -> None:
         """Have a host know the other's cookie, or believe so."""
@@ -282,8 +295,9 @@ class Play:
             while (conn := listener.accept()) is not None:
                 assert conn.rx is not None
                 client = self._keys[index, conn.remote[1], conn.rx.irs]
-                if self.plan.fastopen and client not in self._waiting:  # the SYN came a second time, and its connection is over
-                    self.outcome.counters["Fast Open twice"] += 1
+                is_stateless = self.plan.fastopen or listener.stack.counters.SyncookiesRecv
+                if is_stateless and client not in self._waiting:  # what made the connection came a second time, and that is over
+                    self.outcome.counters["opened twice"] += 1
                     conn.abort(self.world.now())
                     continue
                 server = self._waiting.pop(client)  # KeyError: a second connection for one SYN
@@ -356,6 +370,8 @@ class Play:
             assert excused or has_lost_cookie or client.plan.is_abrupt, f"never accepted: {client.error}"
             return
         excused |= client.plan.is_abrupt or server.plan.is_abrupt
+        # What overtakes the third segment of a SYN cookie is answered with RST, as by Linux: nobody knows the connection yet.
+        excused |= any(host.stack.counters.SyncookiesFailed for host in self.world.hosts)
         given_up = [app for app in (client, server) if app.has_ended and app.error is not None]
         if any(not isinstance(app.error, ConnectionResetError) for app in given_up):
             tally["orphans that gave up"] += 1  # who has closed does not try for ever (tcp_orphan_retries)

@@ -36,7 +36,7 @@ class Side:
     ts_val: int = 0
     stream: bytes = b""  # what it sends
     on_syn: int = 0  # octets of it that its SYN had, before it knew of a window
-    incarnation: int = 0  # how often the ports were used; what does not belong to the same as the other direction is not judged
+    incarnation: int = 0  # how often the ports were used; below zero, or other than in the other direction, it is not judged
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class Watch:
     """Both directions of all connections of a world. Whoever opens a connection tells in `streams` what each direction will carry."""
 
     header: int  # octets before each packet
+    judges: bool = True  # whether segments are compared with those before; else each is looked at for itself
     streams: dict[bytes, bytes] = field(default_factory=dict)  # by flow
     frames: int = 0
     retransmitted: int = 0  # frames with data or FIN that had been sent before
@@ -78,7 +79,7 @@ class Watch:
             return
         assert flags & ACK, "a segment without ACK"
         side, back = self._sides[flow], self._sides[_reverse(flow)]
-        if side.incarnation != back.incarnation:
+        if not self.judges or side.incarnation != back.incarnation:
             return
         # The acknowledgment and the window.
         assert side.acked is None or (ack - side.acked) & MASK < HALF, f"the acknowledgment went back from {side.acked} to {ack}"
@@ -98,12 +99,14 @@ class Watch:
     def _syn(self, packet: bytes, flow: bytes, seq: int, ack: int, window: int, flags: int, offset: int) -> None:
         side = self._sides.get(flow)
         if side is None or side.iss != seq:
-            incarnation = side.incarnation + 1 if side is not None else 1
+            incarnation = abs(side.incarnation) + 1 if side is not None else 1
             if flags & ACK:
                 back = self._sides[_reverse(flow)]
                 # The SYN-ACK to a SYN that came late means nothing to a peer that has got further.
                 covers = 0 <= (ack - back.iss - 1) & MASK <= (back.end - back.iss - 1) & MASK
-                incarnation = back.incarnation if back.acked is None and covers else -1
+                # Of two SYN-ACKs with different numbers, a SYN cookie and one from the queue, either may be the one that counts.
+                is_second = side is not None and abs(side.incarnation) == back.incarnation
+                incarnation = back.incarnation if back.acked is None and covers and not is_second else -back.incarnation
             data = packet[20 + offset :]
             side = self._sides[flow] = Side(seq, end=(seq + 1 + len(data)) & MASK, stream=self.streams[flow], incarnation=incarnation)
             side.on_syn = len(data)

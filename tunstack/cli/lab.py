@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunstack.cli.parser import Parser, add_settings, add_sysctl, overrides
+from tunstack.cli.parser import Parser
+from tunstack.cli.settingflags import add_settings, add_sysctl, overrides
 from tunstack.daemon import algorithm, settings, sysctls
 from tunstack.daemon.algorithm import Algorithm, Choice
 from tunstack.daemon.config import Values

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunstack.cli.parser import Parser, add_settings, overrides
+from tunstack.cli.parser import Parser
+from tunstack.cli.settingflags import add_settings, overrides
 from tunstack.daemon import settings
 from tunstack.daemon.config import Values
 from tunstack.daemon.kinds import InterfaceName, NetworkAddress, Switch, check_host

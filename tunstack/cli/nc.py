@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 
-from tunstack.cli.parser import Parser, add_settings, add_sysctl, overrides
+from tunstack.cli.parser import Parser
+from tunstack.cli.settingflags import add_settings, add_sysctl, overrides
 from tunstack.daemon import settings, sysctls
 from tunstack.daemon.algorithm import Choice
 from tunstack.daemon.config import InterfaceConfig, Values, interface_config

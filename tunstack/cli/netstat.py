@@ -37,7 +37,7 @@ FLAGS = (
     ("-v", "verbose", "(changes nothing)"),
     ("-4", "inet", "IPv4 (there is nothing else)"),
 )
-OTHERS = {"-6": "inet6", "-u": "udp", "-U": "udplite", "-S": "sctp", "-w": "raw", "-x": "unix"}
+OTHERS = {"-u": "udp", "-U": "udplite", "-S": "sctp", "-w": "raw", "-x": "unix"}
 PERIOD = 1.0  # s, of -c
 
 
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         parser.add_argument(f"--numeric-{name}", action="store_true", help=f"look for no names of {name}")
     for short, name in OTHERS.items():
         parser.add_argument(short, f"--{name}", action="append_const", const=name, dest="others", help=f"{name}: there is none")
-    parser.add_argument("--control", metavar="PATH", help="the program's control socket (default: TUNSTACK_CONTROL, or the only one)")
+    parser.add_argument("-6", "--inet6", action="store_true", help="IPv6: there is none")
+    parser.add_control()
     given = parser.parse_args(arguments)
     with ControlClient(given.control) as client:
         try:
@@ -94,6 +95,6 @@ def _sockets(given: Namespace, client: ControlClient) -> Iterator[str]:
         timers=given.timers,
         wide=given.wide,
     )
-    has_tcp = given.tcp or given.inet or not given.others
+    has_tcp = (given.tcp or not given.others) and (given.inet or not given.inet6)
     answers = client.stream("sockets", filter=Filter().to_json()) if has_tcp else iter(())
     return netstattable.lines(map(from_json, answers), style)

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-n", "--nooutput", action="store_true", help="remember only")
     parser.add_argument("-j", "--json", action="store_true", help="print JSON")
     parser.add_argument("-p", "--pretty", action="store_true", help="print JSON in lines")
-    parser.add_argument("--control", metavar="PATH", help="the program's control socket (default: TUNSTACK_CONTROL, or the only one)")
+    parser.add_control()
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="which counters")
     given = parser.parse_intermixed_args(arguments)
     with ControlClient(given.control) as client:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunstack.cli.parser import Parser, add_settings, add_sysctl, overrides
+from tunstack.cli.parser import Parser
+from tunstack.cli.settingflags import add_settings, add_sysctl, overrides
 from tunstack.daemon import algorithm, config, settings
 
 DESCRIPTION = """\
@@ -19,7 +20,7 @@ Every setting can stand in the --config file too, under its flag's name: mtu = 1
 offload = false; a service's in its table, [services.http] port = 8080; knobs in [sysctl]. The command line goes
 before the file. --check-config prints all settings in that form.
 --link puts a network that misbehaves between tunstack and the interface; `tunstack help link` has its items. Up is
-from tunstack to the network. It can be changed in the file while tunstack runs: SIGHUP reads `link` again.
+from tunstack to the network. It can be changed in the file while tunstack runs: SIGHUP reads `link` and the keys again.
 
 examples:
   sudo tunstack serve --http-root /srv/files     then: curl http://10.77.0.2/

@@ -34,8 +34,12 @@ examples:
 CONNECTED = filters.STATE_GROUPS["connected"] - filters.STATE_GROUPS["bucket"]  # what ss shows without -a and -l
 LISTENING = frozenset(("LISTEN", "CLOSED"))
 # Kinds of sockets that there are none of.
-OTHERS = {
-    **{"-6": "ipv6", "-0": "packet", "-M": "mptcp", "-S": "sctp", "-u": "udp", "-d": "dccp", "-w": "raw", "-x": "unix"},
+OTHERS = {"-0": "packet", "-M": "mptcp", "-S": "sctp", "-u": "udp", "-d": "dccp", "-w": "raw", "-x": "unix"}
+FAMILIES = frozenset(("inet", "inet6", "link", "unix", "netlink", "vsock", "tipc", "xdp"))
+SEVERAL = frozenset(("all", "inet", "unix", "packet", "vsock"))  # kinds that stand for several
+KINDS = SEVERAL | {
+    *("tcp", "mptcp", "udp", "raw", "unix_dgram", "unix_stream", "unix_seqpacket", "packet_raw", "packet_dgram"),
+    *("netlink", "dccp", "sctp", "vsock_stream", "vsock_dgram", "tipc", "xdp"),
 }
 FLAGS = (
     ("-n", "numeric", "do not look for the names of ports"),
@@ -52,7 +56,6 @@ FLAGS = (
     ("-H", "no-header", "leave the titles out"),
     ("-O", "oneline", "one line a socket, also with -i and -m"),
     ("-t", "tcp", "TCP sockets (there are no others)"),
-    ("-4", "ipv4", "IPv4 sockets (there are no others)"),
     ("-j", "json", "print JSON: all that is known, or what -i and -m add"),
 )
 
@@ -64,12 +67,18 @@ def main(arguments: Sequence[str]) -> int:
         parser.add_argument(short, f"--{name}", action="store_true", help=text)
     for short, name in OTHERS.items():
         parser.add_argument(short, f"--{name}", action="append_const", const=name, dest="others", help=f"{name} sockets: there are none")
+    for flag, name, family, text in (("-4", "--ipv4", "inet", "(there are no others)"), ("-6", "--ipv6", "inet6", "(there are none)")):
+        parser.add_argument(flag, name, action="store_const", const=family, dest="family", help=f"IP{name[4:]} sockets {text}")
     parser.add_argument("-f", "--family", metavar="FAMILY", help="sockets of a family; there is inet")
     parser.add_argument("-A", "--query", "--socket", metavar="KIND[,KIND]...", help="sockets of some kinds; there is tcp")
     parser.add_argument("-F", "--filter", metavar="FILE", help="read a filter from a file (-: standard input)")
-    parser.add_argument("--control", metavar="PATH", help="the program's control socket (default: TUNSTACK_CONTROL, or the only one)")
+    parser.add_control()
     parser.add_argument("words", nargs="*", metavar="FILTER", help="which sockets")
     given = parser.parse_intermixed_args(arguments)
+    if given.family not in (None, *FAMILIES):
+        parser.error(f"-f: there is no family {given.family!r}; there is {', '.join(sorted(FAMILIES))}")
+    for kind in _kinds(given) - KINDS:
+        parser.error(f"-A: there is no kind of sockets {kind!r}; there is {', '.join(sorted(KINDS))}")
     try:
         chosen = filters.parse([*_read(given.filter), *given.words], _states(given))
     except filters.FilterError as error:
@@ -100,13 +109,18 @@ def _read(path: str | None) -> list[str]:
         raise UserError(f"ss: the filter {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from error
 
 
+def _kinds(given: Namespace) -> frozenset[str]:
+    """Return the kinds of sockets that are named; none of them is all."""
+    named = given.query.split(",") if given.query is not None else []
+    return frozenset([*named, *(given.others or ()), *(["tcp"] if given.tcp else [])])
+
+
 def _has_tcp(given: Namespace) -> bool:
-    """Tell whether TCP over IPv4 is among what is asked for; if nothing is named, it is."""
-    if given.family is not None and given.family != "inet":
+    """Tell whether TCP over IPv4 is among what is asked for."""
+    if given.family not in (None, "inet"):
         return False
-    if given.query is not None:
-        return bool({"all", "inet", "tcp"} & set(given.query.split(",")))
-    return given.tcp or given.ipv4 or not given.others
+    kinds = _kinds(given)
+    return not kinds or not kinds.isdisjoint(("all", "inet", "tcp"))
 
 
 def _records(client: ControlClient, given: Namespace, chosen: filters.Filter) -> Iterator[SocketRecord]:
@@ -141,8 +155,9 @@ def _json(records: Iterable[SocketRecord]) -> Iterator[str]:
 
 
 def _style(given: Namespace, chosen: filters.Filter) -> sstable.Style:
+    kinds = _kinds(given)
     return sstable.Style(
-        has_netid=not (given.tcp or given.others or given.query),
+        has_netid=len(kinds) != 1 or not kinds.isdisjoint(SEVERAL),
         has_state=len(chosen.states) != 1,
         has_header=not given.no_header,
         numeric=given.numeric,

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-e", "--ignore", action="store_true", help="say nothing of knobs that there are not")
     parser.add_argument("-q", "--quiet", action="store_true", help="do not print what was set")
     parser.add_argument("--explain", action="store_true", help="show what a knob does, what it takes, and for whom a change counts")
-    parser.add_argument("--control", metavar="PATH", help="the program's control socket (default: TUNSTACK_CONTROL, or the only one)")
+    parser.add_control()
     given = parser.parse_args(arguments)
     if not (given.items or given.all or given.load):
         parser.error("name a knob, or say -a for all")
@@ -77,9 +77,9 @@ class Run:
         else:
             for item in given.items:
                 name, equals, value = item.partition("=")
-                if equals:
+                if equals and name.strip():
                     self._set(name.strip(), value.strip())
-                elif given.write:
+                elif equals or given.write or not name.strip():
                     self._complain(f"{item!r} is not of the form NAME=VALUE")
                 else:
                     self._show_all(name)

@@ -5,8 +5,8 @@
     <- {"version": 1, "id": 7, "error": {"code": "ENOENT", "message": "there is no such knob"}}
 
 What is long comes in pieces, any number of lines `{"version": 1, "id": 7, "part": [record, ...]}`, and ends with a result, which has
-the number of `records`, or with an error. A client's requests are answered one after another, in their order; `params` may be left
-out. `id` is an integer, a short string or null, and comes back as it is. The methods are in methods.py.
+the number of `records` (or what else the method tells), or with an error. A client's requests are answered one after another, in their
+order; `params` may be left out. `id` is an integer, a short string or null, and comes back as it is. The methods are in methods.py.
 
 Who connects must be root or who made the socket. Bounds: LINE_MAX, CLIENTS_MAX, IDLE_TIMEOUT; a client that reads no answers is
 read no more, and given up after that time too. A turn of the loop does at most RECORDS_A_TURN records of work for a client, and
@@ -31,7 +31,9 @@ from tunstack.aio import Endpoint
 from tunstack.daemon import controlsocket
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.kinds import NO_SOCKET
-from tunstack.daemon.methods import METHODS, PROTOCOL, Context, Failure, Peer, Status
+from tunstack.daemon.methods import METHODS, PROTOCOL, Context, Failure, Peer
+from tunstack.daemon.status import Status
+from tunstack.daemon.turns import TURN
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ LINE_MAX = 65_536  # octets of a request, its newline counted
 CLIENTS_MAX = 32
 IDLE_TIMEOUT = 60.0  # s without a whole request, or without progress of an answer
 RECORDS_A_TURN = 64
-TURN = 0.002  # s: a record with all that TCP_INFO knows takes a quarter of a millisecond
 ACCEPT_RETRY = 1.0  # s, when there are no descriptors left
+NAMESAKES_MAX = 32  # daemons of a user's whose interfaces, in namespaces of their own, have the same name
 ID_MAX = 64  # characters
 
 
@@ -135,11 +137,18 @@ def for_interface(path: Path | str | None, name: str) -> Control | None:
             return Control(path)
         except OSError as error:
             raise UserError(f"the control socket {path} cannot be made: {error.strerror}") from error
-    try:
-        return Control(controlsocket.make_default(name))
-    except OSError as error:
-        log.warning("no control socket: %s: %s (choose another place with --control)", error.filename or name, error.strerror)
-        return None
+    for number in range(1, NAMESAKES_MAX + 1):
+        try:
+            control = Control(controlsocket.make_default(name if number == 1 else f"{name}-{number}"))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and number < NAMESAKES_MAX:
+                continue
+            log.warning("no control socket: %s: %s (choose another place with --control)", error.filename or name, error.strerror)
+            return None
+        if number > 1:  # else commands would take the other one, which has the name, for us
+            log.info("control socket: %s (another program has the usual one)", control.path)
+        return control
+    raise AssertionError("the last one returns")
 
 
 def credentials(connection: socket.socket) -> Peer:
@@ -278,13 +287,15 @@ class Client(asyncio.Protocol):
     def _send_part(self) -> None:
         """Send the records that one turn's work brings."""
         assert self._records is not None
-        part = []
+        part: list[object] = []
+        result: object = None  # of a generator that is done
         end = perf_counter() + TURN
         try:
             for _ in range(RECORDS_A_TURN):
-                record = next(self._records, self)
-                if record is self:
-                    self._records = None
+                try:
+                    record = next(self._records)
+                except StopIteration as done:
+                    self._records, result = None, done.value
                     break
                 if record is not None:
                     part.append(record)
@@ -295,7 +306,7 @@ class Client(asyncio.Protocol):
                 self._sent += len(part)
                 self._touch()
             if self._records is None:
-                self._send({"version": PROTOCOL, "id": self._id, "result": {"records": self._sent}})
+                self._send({"version": PROTOCOL, "id": self._id, "result": {"records": self._sent} if result is None else result})
         except Exception as error:
             self._records = None
             self._fail(self._id, self._explain(error))

@@ -132,7 +132,7 @@ def connect(path: Path) -> socket.socket:
         connection.close()
         hint = {
             FileNotFoundError: ": there is no such socket",
-            ConnectionRefusedError: ": nobody listens on it any more",
+            ConnectionRefusedError: ": nobody listens on it any more" if path.is_socket() else ": it is no socket",
             PermissionError: ": it is another user's",
             BlockingIOError: f": no answer for {TIMEOUT:g} s",
         }.get(type(error), f": {error.strerror or error}")

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
@@ -23,7 +23,9 @@ from aiohttp.web_request import BaseRequest
 
 from tunstack.daemon.httpfile import send_file
 from tunstack.daemon.listing import directory_page, welcome_page
+from tunstack.daemon.status import Status
 from tunstack.daemon.tree import OutsideError, Tree, Upload, check_name, list_directory
+from tunstack.daemon.turns import in_turns
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class Handler(RequestHandler):
 class HttpService(web.Server):
     """The service; called, it makes the protocol for one connection."""
 
-    def __init__(self, tree: Tree | None, upload: bool, status: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(self, tree: Tree | None, upload: bool, status: Status) -> None:
         # aiohttp logs a request at level info, which is too much for ours.
         self._access_log = logging.getLogger("tunstack.daemon.http.access") if log.isEnabledFor(logging.DEBUG) else None
         super().__init__(self._answer)
@@ -135,7 +137,9 @@ class HttpService(web.Server):
         if names == ["status"]:
             if request.method == "PUT":
                 return _text(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
-            return web.Response(text=json.dumps(self._status(), indent=1) + "\n", content_type="application/json")
+            said = self._status()
+            answer = await in_turns(said) if isinstance(said, Generator) else said
+            return web.Response(text=json.dumps(answer, indent=1) + "\n", content_type="application/json")
         if self._tree is None:
             if names or request.method == "PUT":
                 return _text(HTTPStatus.NOT_FOUND)

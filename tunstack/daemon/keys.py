@@ -6,6 +6,8 @@ file. No message and no output of `--check-config` has a secret in it.
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -123,9 +125,17 @@ def check(keys: Sequence[KeyConfig]) -> None:
 def _read(path: Path) -> bytes:
     """Return the octets of a key file, without the end of its line."""
     try:
-        if path.stat().st_mode & 0o007:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise KeyMistake("key-file", f"{path} is a directory")
+        if mode & 0o007:
             raise KeyMistake("key-file", f"{path} is open to everybody: chmod 600 it")
-        return path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+        secret = path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+        if not secret:
+            raise KeyMistake("key-file", f"{path} is empty")
+        return secret
+    except PermissionError as error:  # at SIGHUP we are no longer who we were at the start
+        raise KeyMistake("key-file", f"cannot read {path} as user {os.geteuid()}: {error.strerror}") from None
     except OSError as error:
         raise KeyMistake("key-file", f"cannot read {path}: {error.strerror}") from None
 

@@ -259,6 +259,10 @@ class HostPort(TextKind[tuple[str, int]]):
 
     metavar = "[HOST:]PORT"
 
+    def from_toml(self, value: object) -> tuple[str, int]:
+        """A port alone may be a number."""
+        return super().from_toml(str(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+
     def from_text(self, text: str) -> tuple[str, int]:
         host, _, port = text.rpartition(":")
         try:

@@ -3,6 +3,7 @@
 To add one: write a function `handler(context, params)`, best in a file of its own, and a line in `METHODS`. It returns what JSON can
 say, or is a generator, whose records are then sent in pieces while the daemon goes on with its work between them: it must walk over
 a snapshot (the table of connections changes meanwhile), and yield None for each that it passes over, so that work is counted.
+A generator that returns something has that for its result.
 What it raises is the answer: OSError with its errno's name, Failure with a code of its own; anything else is our mistake.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import socketmethods
-from tunstack.daemon.status import version
+from tunstack.daemon.status import Status, version
 from tunstack.engine import BACKEND
 from tunstack.engine.knob import Knob, to_text
 from tunstack.engine.sysctl import KNOBS, dotted, find
@@ -27,7 +28,6 @@ PROTOCOL = 1  # version of the protocol; larger when an old client would go wron
 
 Params = Mapping[str, Any]  # checked against the method's table
 Record = Mapping[str, object]
-Status = Callable[[], Record]
 
 
 class Failure(Exception):
@@ -101,7 +101,7 @@ def get_version(context: Context, params: Params) -> Record:
     return {"tunstack": version(), "protocol": PROTOCOL, "backend": BACKEND}
 
 
-def get_status(context: Context, params: Params) -> Record:
+def get_status(context: Context, params: Params) -> object:
     return context.status()
 
 

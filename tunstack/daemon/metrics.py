@@ -16,6 +16,8 @@ from prometheus_client.exposition import choose_encoder
 
 from tunstack.aio import Endpoint
 from tunstack.daemon.errors import UserError
+from tunstack.daemon.turns import in_turns
+from tunstack.inspect.census import count
 from tunstack.inspect.prometheus import StackCollector
 
 PATH = "/metrics"
@@ -45,7 +47,9 @@ class Metrics:
 
     async def start(self, endpoint: Endpoint) -> None:
         """Begin to answer, for an endpoint."""
-        self._registry.register(StackCollector(endpoint.stack, endpoint.labels))
+        self._stack = endpoint.stack
+        self._collector = StackCollector(endpoint.stack, endpoint.labels)
+        self._registry.register(self._collector)
         self._http = web.Server(self._answer, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, sock=self._socket)
 
@@ -65,4 +69,5 @@ class Metrics:
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, text="405 Method Not Allowed\n", headers={"Allow": "GET, HEAD"})
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
+        self._collector.census = await in_turns(count(self._stack))
         return web.Response(body=encoder(self._registry), headers={"Content-Type": content_type})

@@ -28,10 +28,12 @@ from tunstack.daemon.keys import ServeKeys
 from tunstack.daemon.linkserve import ServeLink
 from tunstack.daemon.notify import notify
 from tunstack.daemon.services import Services
-from tunstack.daemon.status import count_algorithms, count_states, resident_memory, version
+from tunstack.daemon.status import by_name, resident_memory, version
 from tunstack.daemon.tree import Tree
 from tunstack.device.tun import TunDevice
 from tunstack.engine import BACKEND, Listener, format_address
+from tunstack.engine.state import ESTABLISHED
+from tunstack.inspect.census import Work, count, finish
 
 if TYPE_CHECKING:
     from tunstack.daemon.metrics import Metrics
@@ -111,7 +113,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         addresses = [str(address) for address in self._config.interface.addresses]
-        if self._link is not None or self._config.keys:
+        if self._link is not None or self._reread is not None:  # who has no file has nothing to read again: SIGHUP ends it
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         device = self._device if self._link is None else self._link.device
         endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl))
@@ -125,9 +127,8 @@ class Daemon:
         endpoint.labels = {port: name for name, port in self._config.ports.items()}
         endpoint.stack.on_flood = self._on_flood
         await endpoint.start()
-        if self._config.keys:
-            self._keys = ServeKeys(endpoint)
-            self._keys.use(self._config.keys)
+        self._keys = ServeKeys(endpoint)
+        self._keys.use(self._config.keys)
         collector = Collector(lambda: len(endpoint.stack.flows))
         try:
             await services.start(endpoint, addresses)
@@ -158,11 +159,12 @@ class Daemon:
         link = "" if self._link is None else f", {self._link}"
         return f"tunstack: serving on {addresses} via {device.name} (mtu {device.mtu}, offload {offload}, {BACKEND}{link}): {services}"
 
-    def status(self) -> Mapping[str, object]:
-        """Return what `/status` says."""
+    def status(self) -> Work[Mapping[str, object]]:
+        """Work out what `/status` says."""
         assert self._endpoint is not None
         stack = self._endpoint.stack
-        states = count_states(stack.connections)
+        census = yield from count(stack)
+        states = by_name(census.connections)
         return {
             "version": version(),
             "uptime_s": round(time.monotonic() - self._started, 3),
@@ -181,7 +183,7 @@ class Daemon:
             "congestion": {
                 "default": stack.sysctl.tcp_congestion_control,
                 "available": list(stack.algorithms),
-                "connections": count_algorithms(stack.connections),
+                "connections": dict(sorted(census.algorithms.items())),
             },
             "counters": stack.counters.as_dict(),
             "memory": {"resident_octets": resident_memory()},
@@ -190,7 +192,7 @@ class Daemon:
     def _on_hangup(self) -> None:
         """Take the link and the keys that the file says now; a mistake in it changes nothing."""
         if self._reread is None:
-            log.warning("SIGHUP: there is no --config file to read the link from")
+            log.warning("SIGHUP: there is no --config file to read link and keys from")
             return
         try:
             config = self._reread()
@@ -202,7 +204,9 @@ class Daemon:
             self._link.change(config.link)
             log.info("SIGHUP: now %s", self._link)
         if self._keys is not None:
-            log.info("SIGHUP: now %d keys, %d of them new or gone", len(config.keys), self._keys.use(config.keys))
+            changed = self._keys.use(config.keys)
+            if config.keys or changed or self._link is None:
+                log.info("SIGHUP: now %d keys, %d of them new or gone", len(config.keys), changed)
 
     def _on_algorithm_failure(self, name: str, error: Exception) -> None:
         """Tell the first time that the user's congestion control raises; the counter has them all."""
@@ -229,7 +233,7 @@ class Daemon:
         """Let what is open come to an end, within the drain timeout."""
         deadline = time.monotonic() + self._config.drain_timeout
         services.drain()
-        log.info("ending; connections that are open: %d", count_states(endpoint.stack.connections).get("ESTABLISHED", 0))
+        log.info("ending; connections that are open: %d", finish(count(endpoint.stack)).connections[ESTABLISHED])
         finished = await _first(services.wait_closed, self._hurried.wait, endpoint.wait_closed, timeout=self._config.drain_timeout)
         if finished and not self._hurried.is_set():
             # All is handed to the stack; give the peers the time to acknowledge it.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from tunstack.daemon.simple import SIMPLE_SERVICES, SimpleService
+from tunstack.daemon.status import Status
 from tunstack.daemon.tree import Tree
 
 
@@ -36,7 +37,7 @@ BACKLOG = 1024
 class Services:
     """All services that are on. `start`, then `drain` when the end is near: it stops listening."""
 
-    def __init__(self, ports: Mapping[str, int], tree: Tree | None, upload: bool, status: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(self, ports: Mapping[str, int], tree: Tree | None, upload: bool, status: Status) -> None:
         self.ports = dict(ports)
         self._services: dict[str, Service] = {}
         self._servers: list[asyncio.AbstractServer] = []

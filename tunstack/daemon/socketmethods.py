@@ -18,7 +18,8 @@ from tunstack.engine.finwait import FinWait2
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.listener import Listener
 from tunstack.inspect import filter as filters
-from tunstack.inspect import snmp
+from tunstack.inspect import snmpvalues
+from tunstack.inspect.census import Work, count
 from tunstack.inspect.record import Owner
 from tunstack.inspect.sockets import OwnerOf, Socket, Wanted, of_entry, of_listener, snapshot
 
@@ -83,10 +84,10 @@ def abort(conn: Connection, now: int) -> None:
         sink.on_closed(socket_error("ECONNABORTED"))
 
 
-def get_snmp(context: Context, params: Params) -> Mapping[str, object]:
+def get_snmp(context: Context, params: Params) -> Work[Mapping[str, object]]:
     """Every value of Linux's tables under nstat's name, and which run of the program they are of."""
     stack = context.endpoint.stack
-    return {"epoch": f"{run()}.{id(stack):x}", "values": snmp.values(stack)}
+    return {"epoch": f"{run()}.{id(stack):x}", "values": snmpvalues.values(stack, (yield from count(stack)))}
 
 
 def run() -> str:

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections import Counter
-from collections.abc import Iterable
-from enum import Enum
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
+from tunstack.engine.state import State
+from tunstack.inspect.census import Work
 
-class _Info(Protocol):
-    @property
-    def congestion(self) -> str: ...
-
-
-class _Connection(Protocol):
-    @property
-    def state(self) -> Enum: ...
-
-    def info(self) -> _Info: ...
+Status = Callable[[], Mapping[str, object] | Work[Mapping[str, object]]]  # at once, or in pieces
 
 
 def version() -> str:
@@ -36,11 +26,6 @@ def resident_memory() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def count_states(connections: Iterable[_Connection]) -> dict[str, int]:
-    """Count connections by the RFC's name of their state."""
-    return dict(sorted(Counter(connection.state.name for connection in connections).items()))
-
-
-def count_algorithms(connections: Iterable[_Connection]) -> dict[str, int]:
-    """Count connections by the congestion control that they have."""
-    return dict(sorted(Counter(connection.info().congestion for connection in connections).items()))
+def by_name(states: Mapping[State, int]) -> dict[str, int]:
+    """Return numbers of connections by the RFC's name of their state."""
+    return {state.name: number for state, number in sorted(states.items(), key=lambda each: each[0].name)}

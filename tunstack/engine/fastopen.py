@@ -159,12 +159,7 @@ def _answer_again(conn: Connection, request: Request, now: int) -> None:
         stack.counters.TCPACKSkippedSynRecv += 1
         return
     request.last_answer_at = now
-    conn.syn_sent_at = 0
-    conn.segs_out += 1
-    stack.counters.TcpRetransSegs += 1
-    stack.counters.TCPSynRetrans += 1
-    stack.counters.TcpOutSegs -= 1
-    stack.emit(output.make_syn_ack(conn, now))
+    output.answer_syn_again(conn, now)
 
 
 def is_acceptable_ack(conn: Connection, ack: int) -> bool:

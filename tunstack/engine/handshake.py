@@ -5,7 +5,7 @@ RFC 9293 3.7.1 (MSS), RFC 7323 2 and 3 (window scale, timestamps), RFC 2018 2. O
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunstack.engine import usertimeout
 from tunstack.engine.config import IPV4_HEADER, TCP_HEADER, TIMESTAMP_OPTION
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 WSCALE_MAX = 14
 KINDS_MAX = 1024  # of agreements that are shared; who makes up more has an object for each connection
+
+
+class Offer(NamedTuple):
+    """What a SYN of ours offered: the knobs of that name as they were then, for they may be others when the answer comes."""
+
+    tcp_timestamps: bool
+    tcp_sack: bool
+    tcp_window_scaling: bool
 
 
 class Agreed:
@@ -37,7 +45,7 @@ class Agreed:
         "user_timeout",
     )
 
-    def __init__(self, syn: Segment, sysctl: Sysctl, rcv_wscale: int) -> None:
+    def __init__(self, syn: Segment, sysctl: Sysctl | Offer, rcv_wscale: int) -> None:
         self.mss = syn.mss if syn.mss else MSS_DEFAULT  # what the peer takes
         self.ts_ok = sysctl.tcp_timestamps and syn.ts_val is not None
         self.ts_recent = (syn.ts_val or 0) if self.ts_ok else 0

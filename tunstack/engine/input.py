@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, ecn, fastopen, paws, prune, receivewindow, transitions, urgent, usertimeout
+from tunstack.engine import ackpolicy, ecn, fastopen, output, paws, prune, receivewindow, transitions, urgent, usertimeout
 from tunstack.engine.acks import acknowledged, sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.fastopenclient import Attempt, on_syn_ack
 from tunstack.engine.guard import challenge
-from tunstack.engine.handshake import Agreed
+from tunstack.engine.handshake import Agreed, Offer
 from tunstack.engine.opening import learn_peer
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SYN_RECEIVED, SYN_SENT
 from tunstack.engine.timers import NEVER
@@ -114,7 +114,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
     if seg.flags & ACK and not (seq_gt(seg.ack, tx.iss) and seq_le(seg.ack, tx.snd_nxt)):
         conn.stack.reply_reset(seg)  # not for a RST, which reply_reset never answers
         return
-    is_timed = seg.ts_val is not None and conn.stack.sysctl.tcp_timestamps
+    is_timed = seg.ts_val is not None and conn.ts_ok
     if seg.flags & ACK and is_timed and not paws.is_echo(seg.ts_ecr, conn.syn_ts_val, conn.ts_val(now)):  # of an old SYN
         conn.stack.counters.PAWSActive += 1
         conn.stack.reply_reset(seg)
@@ -125,7 +125,8 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
         return
     if not seg.flags & SYN or seg.flags & FIN:
         return
-    agreed = Agreed(seg, conn.stack.sysctl, conn.syn_wscale or 0)
+    offer = Offer(conn.ts_ok, conn.recovery.is_sack, conn.syn_wscale is not None)
+    agreed = Agreed(seg, offer, conn.syn_wscale or 0)
     agreed.ecn_ok = conn.syn_ecn and ecn.is_agreed(seg)
     learn_peer(conn, agreed, seg.seq, conn.syn_window, now)
     conn.last_received_at = now
@@ -225,12 +226,24 @@ def check_syn(conn: Connection, seg: Segment, now: int) -> bool:
         if seg.flags & ACK and seq_gt(seg.ack, conn.tx.iss) and seq_le(seg.ack, conn.tx.snd_nxt):
             return True
         if not seg.flags & ACK:  # its SYN again: our SYN-ACK was lost
-            conn.syn_due = True
-            conn.mark_dirty()
+            answer_syn_again(conn, now)
             return False
     conn.stack.counters.TCPSYNChallenge += 1
     challenge(conn, now)
     return False
+
+
+def answer_syn_again(conn: Connection, now: int) -> None:
+    """Send the SYN-ACK for a SYN that came a second time, at most once each tcp_invalid_ratelimit.
+
+    The timer goes on as it was: who repeats a SYN for ever does not keep the attempt alive.
+    """
+    counters = conn.stack.counters
+    if conn.last_oow_ack_at and now - conn.last_oow_ack_at < conn.stack.sysctl.tcp_invalid_ratelimit * 1000:
+        counters.TCPACKSkippedSynRecv += 1
+        return
+    conn.last_oow_ack_at = now
+    output.answer_syn_again(conn, now)
 
 
 # Seventh and eighth step: data and FIN

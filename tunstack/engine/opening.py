@@ -23,6 +23,8 @@ def open_active(conn: Connection, now: int) -> None:
     sysctl = conn.stack.sysctl
     conn.syn_window = first_window(conn.options, sysctl, local_mss(conn.mtu, conn.options))
     conn.syn_wscale = window_scale(conn.options, sysctl) if sysctl.tcp_window_scaling else None
+    conn.ts_ok = sysctl.tcp_timestamps  # until the answer comes these two say what the SYN offers
+    conn.recovery.is_sack = sysctl.tcp_sack
     conn.syn_ts_val = conn.ts_val(now)
     conn.syn_ecn = sysctl.tcp_ecn == 1
     conn.state = SYN_SENT

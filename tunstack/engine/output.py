@@ -137,8 +137,8 @@ def make_bare_syn(conn: Connection, now: int) -> Segment:
         conn.syn_window,
         local_mss(conn.mtu, conn.options),
         conn.syn_wscale,
-        sysctl.tcp_sack,
-        conn.ts_val(now) if sysctl.tcp_timestamps else None,
+        conn.recovery.is_sack,
+        conn.ts_val(now) if conn.ts_ok else None,
         0,
         conn.options.tos,
         usertimeout.option_for(conn.options, sysctl),
@@ -164,6 +164,15 @@ def make_syn_ack(conn: Connection, now: int) -> Segment:
         conn.options.tos,
         usertimeout.option_for(conn.options, conn.stack.sysctl),
     )
+
+
+def answer_syn_again(conn: Connection, now: int) -> None:
+    """Send the SYN-ACK once more, out of turn: its timer goes on as it was."""
+    conn.syn_sent_at = 0
+    count_resent(conn, 1, 0)
+    conn.segs_out += 1
+    conn.stack.counters.TCPSynRetrans += 1
+    conn.stack.emit(make_syn_ack(conn, now))
 
 
 def poll_repair(conn: Connection, now: int, max_payload: int) -> Segment | None:

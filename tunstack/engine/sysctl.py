@@ -58,7 +58,7 @@ class Sysctl:
         1, "Fast Open (RFC 7413), bits; 1: clients, 2: listeners, 4 and 0x200: without cookies, 0x400: every listener", high=0x7FFFFFFF
     )
     tcp_fastopen_blackhole_timeout_sec: int = knob(
-        0, "clients leave Fast Open after three timeouts in a row for so long, doubled each time; 0: never", "s", high=SECONDS_MAX
+        0, "clients leave Fast Open after three timeouts in a row for so long, doubled each time; 0: never", "s"
     )
     tcp_fastopen_key: str = knob(
         "",
@@ -66,6 +66,7 @@ class Sysctl:
         check=parse_keys,
         form="a key or two with a comma, each four hexadecimal numbers with hyphens",
         secret=True,
+        deviates="Linux shows zeros until it has made one",
     )
     tcp_max_syn_backlog: int = knob(
         4096, "longest SYN queue of a listener", "connections", deviates="Linux's default depends on the machine's memory"

@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tunstack.engine.state import State
-from tunstack.inspect import snmp
+from tunstack.inspect import snmp, snmpvalues
+from tunstack.inspect.census import Census, count, finish
 from tunstack.wire.flow import format_address
 
 if TYPE_CHECKING:
@@ -31,29 +32,34 @@ def metric_name(table: str, field: str) -> str:
 
 
 class StackCollector(Collector):
-    """Reads one stack. `labels` are the names of what listens on a port."""
+    """Reads one stack. `labels` are the names of what listens on a port.
+
+    prometheus_client has no time for other things while it collects: who has counted the sockets before sets `census`.
+    """
 
     def __init__(self, stack: Stack, labels: Mapping[int, str]) -> None:
         self._stack = stack
         self._labels = labels
+        self.census: Census | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric as it is now."""
-        for table, counters in snmp.tables(snmp.values(self._stack)).items():
+        census = self.census or finish(count(self._stack))
+        for table, counters in snmp.tables(snmpvalues.values(self._stack, census)).items():
             for field, value in counters.items():
                 if table + field not in snmp.GAUGES:
                     yield CounterMetricFamily(metric_name(table, field), f"Linux's {table}{field}", value=value)
-        yield self._states()
+        yield self._states(census)
         yield from self._queues()
 
-    def _states(self) -> Metric:
+    def _states(self, census: Census) -> Metric:
         states = Counter({state.name: 0 for state in State if state is not State.CLOSED})
-        for owner in self._stack.flows.values():
-            states[owner.state.name] += 1
+        for state, number in (*census.connections.items(), *census.others.items()):
+            states[state.name] += number
         states["LISTEN"] = sum(1 for _ in self._stack.listeners)
         family = GaugeMetricFamily("tunstack_tcp_sockets", "TCP sockets by state", labels=["state"])
-        for state, count in states.items():
-            family.add_metric([state.lower()], count)
+        for name, number in states.items():
+            family.add_metric([name.lower()], number)
         return family
 
     def _queues(self) -> Iterator[Metric]:

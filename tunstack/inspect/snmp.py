@@ -1,24 +1,12 @@
 """A stack's counters in Linux's tables: /proc/net/snmp, /proc/net/netstat (RFC 4022, RFC 4293).
 
-`TABLES` has the names that tools expect, in Linux's order; one that nothing here counts is 0. `gauges` are the values among them that
-are not counted but looked up.
+`TABLES` has the names that tools expect, in Linux's order; `GAUGES` are those among them that are not counted but looked up. Knows names
+alone, so that commands need not wait for the engine; what a stack has counted is in snmpvalues.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from tunstack.engine.connection import Connection
-from tunstack.engine.rtt import RTO_MAX, RTO_MIN
-from tunstack.engine.state import CLOSE_WAIT, ESTABLISHED
-
-if TYPE_CHECKING:
-    from tunstack.engine.stack import Stack
-
-NOT_FORWARDING = 2  # ipForwarding of a host
-RTO_OTHER = 1  # tcpRtoAlgorithm as Linux gives it
-MS = 1000  # us
 
 IP = """
 Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards InDelivers OutRequests OutDiscards
@@ -69,30 +57,6 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 GAUGES = frozenset(("IpForwarding", "IpDefaultTTL", "TcpRtoAlgorithm", "TcpRtoMin", "TcpRtoMax", "TcpMaxConn", "TcpCurrEstab"))
 
 Tables = Mapping[str, Mapping[str, int]]
-
-
-def gauges(stack: Stack) -> dict[str, int]:
-    """Return the values that are no counters, under nstat's names."""
-    return {
-        "IpForwarding": NOT_FORWARDING,
-        "IpDefaultTTL": stack.sysctl.ip_default_ttl,
-        "TcpRtoAlgorithm": RTO_OTHER,
-        "TcpRtoMin": RTO_MIN // MS,
-        "TcpRtoMax": RTO_MAX // MS,
-        "TcpMaxConn": -1,
-        "TcpCurrEstab": sum(
-            1 for owner in stack.flows.values() if isinstance(owner, Connection) and owner.state in (ESTABLISHED, CLOSE_WAIT)
-        ),
-    }
-
-
-def values(stack: Stack) -> dict[str, int]:
-    """Return all values under nstat's names, the table before the field: `TcpExtTCPTimeouts`, which is TCPTimeouts in Counters."""
-    known = stack.counters.as_dict() | gauges(stack)
-    result = {table + field: known.pop(table + field, 0) or known.pop(field, 0) for table, fields in TABLES.items() for field in fields}
-    # Each datagram once, or the fragments that it was cut into.
-    result["IpOutTransmits"] = result["IpOutRequests"] - result["IpFragOKs"] + result["IpFragCreates"]
-    return result | {"TcpExt" + name: value for name, value in known.items()}  # our own, which Linux has not
 
 
 def tables(flat: Mapping[str, int]) -> Tables:
