@@ -9,6 +9,7 @@ from __future__ import annotations
 from tunstack.engine.connection import Connection
 from tunstack.engine.fastopenclient import is_deferred
 from tunstack.engine.fastopenrequest import is_writable
+from tunstack.engine.finwait import FinWait2
 from tunstack.engine.phase import DISORDER, OPEN
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.scoreboard import EVER_RESENT, LOST, RESENT, SACKED
@@ -21,10 +22,16 @@ from tunstack.seq import HALF, MASK
 
 
 def check_stack(stack: Stack) -> None:
-    """Check every connection of a host between two calls into its stack."""
+    """Check every connection of a host between two calls into its stack, and what the stack counts of all."""
+    pages = buckets = 0
     for owner in stack.flows.values():
         if isinstance(owner, Connection):
             check_connection(owner)
+            pages += owner.pages
+        elif isinstance(owner, TimeWait | FinWait2):
+            buckets += 1
+    assert pages == stack.memory.pages, f"{stack.memory.pages} pages are counted, connections hold {pages}"
+    assert buckets == len(stack.time_wait), f"{len(stack.time_wait)} buckets are counted, there are {buckets}"
 
 
 def check_connection(conn: Connection) -> None:
