@@ -36,6 +36,7 @@ class Side:
     ts_val: int = 0
     stream: bytes = b""  # what it sends
     on_syn: int = 0  # octets of it that its SYN had, before it knew of a window
+    has_reset: bool = False  # it sent a RST
     incarnation: int = 0  # how often the ports were used; below zero, or other than in the other direction, it is not judged
 
 
@@ -76,10 +77,13 @@ class Watch:
             self._syn(packet, flow, seq, ack, window, flags, offset)
             return
         if flags & RST:
+            if flow in self._sides:
+                self._sides[flow].has_reset = True
             return
         assert flags & ACK, "a segment without ACK"
         side, back = self._sides[flow], self._sides[_reverse(flow)]
-        if not self.judges or side.incarnation != back.incarnation:
+        # Data that is sent again may bring a SYN cookie back, and what was reset begins anew, knowing nothing.
+        if not self.judges or side.incarnation != back.incarnation or side.has_reset or back.has_reset:
             return
         # The acknowledgment and the window.
         assert side.acked is None or (ack - side.acked) & MASK < HALF, f"the acknowledgment went back from {side.acked} to {ack}"
