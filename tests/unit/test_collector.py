@@ -79,6 +79,22 @@ def test_a_young_pass_sets_nothing_aside(count: list[int]) -> None:
     del kept
 
 
+def test_connections_that_come_are_reason_enough_for_more_objects(count: list[int]) -> None:
+    """Or opening 100,000 would be held up by a look at all of them at each doubling."""
+    count[0] = 10 * FEW
+    gc.collect()
+    old = Cycle()
+    gc.collect()
+    ref = weakref.ref(old)
+    del old
+    connections = []
+    for _ in range(20):
+        count[0] += 2 * FEW
+        connections.append([Cycle() for _ in range(40 * FEW)])
+        gc.collect()
+    assert ref() is not None
+
+
 def test_garbage_that_grows_goes_though_the_connections_stay_as_many(count: list[int]) -> None:
     """A server with a steady number of connections, whose application leaves cycles behind, must not grow for ever."""
     count[0] = 10 * FEW
