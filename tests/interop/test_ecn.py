@@ -175,7 +175,7 @@ def test_tcpdump_sees_the_flags_in_their_places(namespace: Namespace, start_daem
     linux_ecn(namespace, 1)
     daemon = start_daemon("--no-offload", "--link", "delay=5ms;up:ce=2%")
     random_file(daemon.root / "file", 1 << 20)
-    command = ["tcpdump", "-n", "-v", "-l", "--immediate-mode", "-B", "8192", "-i", "tunstack0", "tcp"]
+    command = ["tcpdump", "-n", "-v", "-l", "--immediate-mode", "-B", "8192", "-s", "128", "-i", "tunstack0", "tcp"]
     with namespace.popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True) as dump:
         time.sleep(1)
         daemon.curl(f"-o {tmp_path}/got http://{ADDRESS}/file", timeout=60)
