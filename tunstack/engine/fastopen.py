@@ -162,11 +162,6 @@ def _answer_again(conn: Connection, request: Request, now: int) -> None:
     output.answer_syn_again(conn, now)
 
 
-def is_acceptable_ack(conn: Connection, ack: int) -> bool:
-    """Whether an ACK acknowledges the SYN-ACK, and no more than was sent behind it."""
-    return (ack - conn.tx.snd_una) & MASK <= conn.tx.outstanding
-
-
 def complete(conn: Connection, request: Request, now: int) -> None:
     """The SYN-ACK is acknowledged: what `transitions.established` does, for a connection that is at work already."""
     request.release()
