@@ -96,7 +96,10 @@ def test_an_unreachable_ends_a_half_open_connection(play: Play) -> None:
         0    listen 8080
         +0   < S 0:0(0) win 30000 <mss 1460>
         +0   > S. 0:0(0) ack 1
+        +.01 < icmp unreachable host [77:77(0)]
+        +0   counter OutOfWindowIcmps=1 ListenDrops=0
         +.01 < icmp unreachable host [0:0(0)]
+        +0   counter OutOfWindowIcmps=1 ListenDrops=1
         +0   gone
     """)
 

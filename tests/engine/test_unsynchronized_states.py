@@ -151,6 +151,21 @@ def test_syn_received_answers_by_its_rules(play: Play, segment: str, answer: str
     play(HALF_OPEN + f"+.01 < {segment}\n" + (f"+0 {answer}\n" if answer else "") + f"+0 state {state}")
 
 
+def test_half_open_an_acknowledgment_that_is_wrong_is_answered_by_a_reset_wherever_it_lies(play: Play) -> None:
+    """M-22: before the window is looked at, as in Linux (measured by the same script)."""
+    play("""
+        0    listen 8080
+        +0   < S 0:0(0) win 1000 <mss 1000>
+        +0   > S. 0:0(0) ack 1
+        +.1  < . 100000:100000(0) ack 999 win 1000
+        +0   > R 999:999(0)
+        +.1  < . 100000:100000(0) ack 1 win 1000
+        +0   > . 1:1(0) ack 1
+        +.1  < . 1:1(0) ack 1 win 1000
+        +0   accept
+    """)
+
+
 def test_an_acknowledgment_of_what_was_before_the_connection_is_not_believed(play: Play) -> None:
     """M-59, RFC 5961 5.2: old data of the same ports fits the window, its acknowledgment is older than our SYN."""
     play("""

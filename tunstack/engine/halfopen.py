@@ -142,8 +142,11 @@ class HalfOpen:
                 # As long again as since the last one, as in Linux: else the peer's last SYN could meet the end of our wait.
                 self.expires_at = now + self._retransmit_delay
             return
-        if flags & (RST | SYN | ACK) == ACK and seg.ack != (self.iss + 1) & MASK and syncookie.complete(self.listener, seg, now, self):
-            return  # the answer to a cookie that was sent when the queue was full, for an earlier SYN of this one
+        if flags & ACK and seg.ack != (self.iss + 1) & MASK:
+            # It may answer a cookie that was sent when the queue was full, for an earlier SYN of this one.
+            if not syncookie.complete(self.listener, seg, now, self):
+                stack.reply_reset(seg)
+            return
         is_foreign = has_ts and not paws.is_echo(seg.ts_ecr, self.ts_first, self.ts_last)
         end = (seg.seq + seg.length + bool(flags & FIN) + bool(flags & SYN)) & MASK
         if is_old or is_foreign or not (seq_ge(end, rcv_nxt) and seq_le(seg.seq, (rcv_nxt + self.window) & MASK)):
@@ -168,9 +171,6 @@ class HalfOpen:
             return
         if not flags & ACK:
             return
-        if seg.ack != (self.iss + 1) & MASK:
-            stack.reply_reset(seg)
-            return
         if end == rcv_nxt and self.timeouts < deferaccept.retries(self.listener.options.defer_accept):
             self.is_acked = True
             stack.counters.TCPDeferAcceptDrop += 1
@@ -186,7 +186,11 @@ class HalfOpen:
 
     def on_icmp(self, error: PathError, now: int) -> None:
         """The SYN-ACK did not arrive: an error that says that none will ends the attempt, as in Linux (RFC 5461)."""
-        if error.seq == self.iss and error.ends_half_open:
+        counters = self.listener.stack.counters
+        if error.seq != self.iss:
+            counters.OutOfWindowIcmps += 1
+        elif error.ends_half_open:
+            counters.ListenDrops += 1
             self.listener.drop(self)
 
     def _acknowledge(self, seg: Segment, now: int) -> None:

@@ -101,9 +101,7 @@ def poll_syn(conn: Connection, now: int) -> Segment | None:
     conn.syn_due = False
     is_resent = conn.retransmits > 0 or (attempt is not None and attempt.is_sent)
     if is_resent:
-        count_resent(conn, 1, 0)
-        conn.stack.counters.TCPSynRetrans += 1
-        conn.syn_sent_at = 0
+        count_syn_resent(conn)
     else:
         conn.syn_sent_at = conn.retrans_at = now
     since = conn.retrans_at if conn.retransmits else 0
@@ -168,10 +166,8 @@ def make_syn_ack(conn: Connection, now: int) -> Segment:
 
 def answer_syn_again(conn: Connection, now: int) -> None:
     """Send the SYN-ACK once more, out of turn: its timer goes on as it was."""
-    conn.syn_sent_at = 0
-    count_resent(conn, 1, 0)
+    count_syn_resent(conn)
     conn.segs_out += 1
-    conn.stack.counters.TCPSynRetrans += 1
     conn.stack.emit(make_syn_ack(conn, now))
 
 
@@ -269,6 +265,16 @@ def count_resent(conn: Connection, packets: int, octets: int) -> None:
     if octets:
         counters.TCPOrigDataSent -= packets
         conn.tx.bytes_retrans += octets
+
+
+def count_syn_resent(conn: Connection) -> None:
+    """Count a SYN, or SYN-ACK, that leaves again: no sample of the round-trip time any more (Karn)."""
+    conn.syn_sent_at = 0
+    count_resent(conn, 1, 0)
+    counters = conn.stack.counters
+    counters.TCPSynRetrans += 1
+    if conn.listener is not None:
+        counters.TcpOutSegs += 1  # a listener's counts each time, as in Linux
 
 
 def poll_held(conn: Connection, pacer: Pacer, now: int) -> Segment | None:
