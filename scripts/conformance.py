@@ -112,16 +112,21 @@ def run(script: Script, setting: Setting, on_linux: bool) -> Outcome:
     path = setting.folders[script.suite] / script.name
     if not path.is_file():
         return Outcome(False, f"no file {path}")
-    if script.suite not in PORTED:
-        return run_file(path, path.parent, script, setting, on_linux)
     with tempfile.TemporaryDirectory() as work:
-        ported = Path(work, path.name)
-        ported.write_text(port(path.read_text()))
-        return run_file(ported, ported.parent, script, setting, on_linux)
+        folder = path.parent
+        if script.suite in PORTED:
+            folder = Path(work)
+            ported = Path(work, path.name)
+            ported.write_text(port(path.read_text()))
+            path = ported
+        return run_file(path, folder, script, setting, on_linux, work)
 
 
-def run_file(path: Path, folder: Path, script: Script, setting: Setting, on_linux: bool) -> Outcome:
-    """Run packetdrill on a file, in a fresh network namespace, from the script's own folder: their commands are relative to it."""
+def run_file(path: Path, folder: Path, script: Script, setting: Setting, on_linux: bool, work: str) -> Outcome:
+    """Run packetdrill on a file, in a fresh network namespace, from the script's own folder: their commands are relative to it.
+
+    What their nstat(8) shows are the counters of the TCP that is tested, by a file in the folder `work`.
+    """
     assignments = [f"{name.replace('/', '.')}={value}" for name, value in setting.sysctls.get(script.suite, {}).items()]
     command = ["unshare", "--net", "--mount", "sh", "-c", NAMESPACE, "sh", "none" if on_linux else "tun0"]
     if assignments:
@@ -129,8 +134,10 @@ def run_file(path: Path, folder: Path, script: Script, setting: Setting, on_linu
         command += [str(len(assignments)), *assignments]
     if not on_linux:
         mtu = number_of(path, "mtu", 1500)
-        flags = ",".join(filter(None, (f"local={LOCAL}", f"mtu={mtu}", mss_of(path), "sysctls=/proc/sys/net", setting.flags)))
+        own = (f"local={LOCAL}", f"mtu={mtu}", mss_of(path), "sysctls=/proc/sys/net", f"counters={work}/netstat", setting.flags)
+        flags = ",".join(filter(None, own))
         command += ["env", f"LD_PRELOAD={setting.plugin}"]
+        command += [f"PROC_NET_NETSTAT={work}/netstat", "PROC_NET_SNMP=/dev/null", f"NSTAT_HISTORY={work}/history"]
         command += [str(setting.packetdrill), *ADDRESSES, f"--so_filename={setting.plugin}", f"--so_flags={flags}"]
     else:
         command += [str(setting.packetdrill), *ADDRESSES]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import select
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -349,3 +351,18 @@ def test_descriptors_are_real() -> None:
     peer.calls.close(fd)
     assert refusal(lambda: os.fstat(fd)) == errno.EBADF
     assert refusal(lambda: peer.calls.close(fd)) == errno.EBADF
+
+
+def test_nstat_shows_a_scripts_commands_the_counters(tmp_path: Path) -> None:
+    """M-61: by the flag `counters`, in the form of /proc/net/netstat."""
+    if not shutil.which("nstat"):
+        pytest.skip("there is no nstat (Debian's iproute2)")
+    environment = {"PROC_NET_NETSTAT": f"{tmp_path}/netstat", "PROC_NET_SNMP": "/dev/null", "NSTAT_HISTORY": f"{tmp_path}/history"}
+    peer = Peer(f"counters={tmp_path}/netstat")
+    for expected in (["TcpOutRsts", "TcpInSegs"], ["TcpInSegs"]):
+        peer.send(ACK if expected[0] == "TcpOutRsts" else RST, 1)
+        shown = subprocess.run(["nstat"], env=os.environ | environment, capture_output=True, text=True, check=True).stdout
+        values = {line.split()[0]: int(line.split()[1]) for line in shown.splitlines()[1:]}
+        assert {name: values.get(name) for name in ("TcpOutRsts", "TcpInSegs")} == {
+            name: 1 if name in expected else None for name in ("TcpOutRsts", "TcpInSegs")
+        }

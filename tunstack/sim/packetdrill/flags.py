@@ -4,6 +4,7 @@
 - `mtu=1500`: of the interface, packetdrill's --mtu
 - `mss=1000`: of the super-segments that the interface hands over, packetdrill's --mss
 - `sysctls=/proc/sys/net`: folder that the knobs are read from before each call, so that a script may set them with sysctl(8)
+- `counters=/tmp/netstat`: file that the counters are written to, for nstat(8) with PROC_NET_NETSTAT
 - `tcp_sack=0`: any knob of the engine by its name
 - `fast_path=0`: every segment takes the full way
 """
@@ -29,6 +30,7 @@ class Flags:
     mss: int = 0  # 0: packets come as they are
     fast_path: bool = True
     folder: Path | None = None  # where the knobs are read from
+    counters: Path | None = None  # where the counters are written to
     sysctl: Sysctl = field(default_factory=Sysctl)
 
 
@@ -50,6 +52,10 @@ def parse_flags(text: str) -> Flags:
             flags.mss = _number(name, value, 1, MTU_MAX)
         elif name == "fast_path":
             flags.fast_path = bool(_number(name, value, 0, 1))
+        elif name == "counters":
+            flags.counters = Path(value)
+            if not flags.counters.parent.is_dir():
+                raise ValueError(f"--so_flags: no folder {flags.counters.parent}")
         elif name == "sysctls":
             flags.folder = Path(value)
             if not flags.folder.is_dir():

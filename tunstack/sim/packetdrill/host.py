@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tunstack.engine import Stack, StackConfig
+from tunstack.sim.packetdrill.counterfile import CounterFile
 from tunstack.sim.packetdrill.flags import Flags
 from tunstack.sim.packetdrill.sysctls import SysctlFolder
 from tunstack.wire import codec
@@ -79,6 +80,7 @@ class Host:
         self.frames: deque[tuple[bytes, int]] = deque()  # sent and not fetched: (packet, when)
         self.lock = threading.Condition()
         self._folder = SysctlFolder(flags.folder, flags.sysctl) if flags.folder else None
+        self._counters = CounterFile(flags.counters, self.stack.counters) if flags.counters else None
         self._mss = flags.mss
         self._reader = codec.Reader(vnet=False)
         self._driver = threading.get_ident()
@@ -165,6 +167,8 @@ class Host:
         while (out := stack.poll_transmit(self.now)) is not None:
             frames = [out] if isinstance(out, bytes) else codec.encode(out, stack.sysctl.ip_default_ttl)
             self.frames.extend((frame, self.now) for frame in frames)
+        if self._counters is not None:
+            self._counters.update()
 
     # Calls that block.
 
