@@ -10,7 +10,7 @@ from engine.notation import Play
 from tunstack.engine import Connection, Listener, Stack, StackConfig, Sysctl
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.syncookie import MSS_VALUES, PERIOD, SynCookies
-from tunstack.wire.flow import pack_address, pack_flow
+from tunstack.wire.flow import pack_address, pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, CWR, ECE, PSH, RST, SYN, Batch, Segment
 
 LOCAL, REMOTE = pack_address("192.0.2.1"), pack_address("198.51.100.1")
@@ -22,7 +22,7 @@ START = 1_000_000_123
 class Server:
     """A stack that listens on port 80, driven segment by segment."""
 
-    def __init__(self, secret: bytes = SECRET, listeners: int = 1, **sysctl: int) -> None:
+    def __init__(self, secret: bytes = SECRET, listeners: int = 1, **sysctl: object) -> None:
         sysctl.setdefault("tcp_syncookies", 2)
         self.stack = Stack(StackConfig((LOCAL,), sysctl=Sysctl(**sysctl)), random.Random(1), secret)  # type: ignore[arg-type]
         self.now = START
@@ -144,6 +144,16 @@ def test_data_and_fin_may_come_with_the_third_segment() -> None:
     seg = third(answer, payload=(b"GET",), length=3)
     (ack,) = server.send(seg)
     assert ack.ack == 1004 and server.connections[0].readable == 3
+
+
+def test_the_window_of_the_answer_holds_though_the_path_takes_less_by_the_third_segment() -> None:
+    """M-26, M-31. Random world 94414: it shrank by what the smaller segments did not fill."""
+    server = Server(tcp_rmem=(2048, 2048, 65536))
+    answer = server.syn(mss=1460)
+    server.stack.path_mtu.lower(reverse_flow(flow()), 659, server.now)
+    server.send(third(answer))
+    (conn,) = server.connections
+    assert conn.mtu == 659 and conn.rx.rcv_wnd >= answer.window
 
 
 def test_a_forged_cookie_is_refused() -> None:

@@ -115,7 +115,7 @@ def answer(listener: Listener, syn: Segment, now: int) -> None:  # hot
             stack.cookies.make(syn.flow, syn.seq, index, now),
             (syn.seq + 1) & MASK,
             SYN | ACK | ECE if ecn_ok else SYN | ACK,
-            first_window(options, sysctl, mss - signature_octets - (TIMESTAMP_OPTION if has_ts else 0)),
+            _window(listener, signature_octets + (TIMESTAMP_OPTION if has_ts else 0)),
             mss,
             wscale,
             sack_ok,
@@ -160,9 +160,15 @@ def complete(listener: Listener, seg: Segment, now: int, entry: HalfOpen | None 
         agreed.ecn_ok = ecn_ok
         if stack.signing is not None:
             stack.signing.agree(seg.flow, agreed)
-        mss = local_mss(stack.path_mtu.get(flow), listener.options) - agreed.option_octets
-        window = first_window(listener.options, sysctl, mss)
         if entry is not None:
             entry.listener.drop(entry)
-        listener.establish(seg, iss, irs, agreed, window, 0, seg.tos & ~ecn.MASK, now)  # when the SYN-ACK left we do not know
+        listener.establish(
+            seg, iss, irs, agreed, _window(listener, agreed.option_octets), 0, seg.tos & ~ecn.MASK, now
+        )  # when the SYN-ACK left we do not know
     return True
+
+
+def _window(listener: Listener, option_octets: int) -> int:
+    """Return the window that the SYN-ACK advertised, or does: of the interface's MTU, the path's may be another by the third segment."""
+    options, stack = listener.options, listener.stack
+    return first_window(options, stack.sysctl, local_mss(stack.config.mtu, options) - option_octets)
