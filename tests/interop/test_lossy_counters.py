@@ -14,6 +14,7 @@ pytestmark = pytest.mark.root
 LINK = "{way}:loss=3%,dup=2%;delay=1ms,seed=5"
 SIZE = 1 << 20
 ECHOED = 300_000
+ORDERLY = 4  # connections that end by FIN
 
 # What left. A SYN-ACK that is sent again is in both, here as in Linux; Linux sends none in this exchange.
 LEFT = {"tunstack": "TcpOutSegs + TcpRetransSegs - TcpExtTCPSynRetrans", "Linux": "TcpOutSegs + TcpRetransSegs"}
@@ -75,8 +76,6 @@ def test_both_ends_of_a_lossy_link_agree(namespace: Namespace, tmp_path: Path, w
     # What was lost never came, what was doubled came twice; in the other direction all came once.
     compare(receiver, "TcpInSegs", sender, LEFT[sender], bad["duplicated"] - bad["lost"])
     compare(sender, "TcpInSegs", receiver, LEFT[receiver])
-    # What came again below RCV.NXT is acknowledged at once, and those ACKs are not lost.
-    compare(receiver, "TcpExtTCPDSACKOldSent", sender, "TcpExtTCPDSACKRecv")
     compare("tunstack", "TcpPassiveOpens", "Linux", "TcpActiveOpens - TcpAttemptFails")
     compare("tunstack", "TcpEstabResets", "Linux", "TcpEstabResets")
     for (left, right), values in rows.items():
@@ -87,6 +86,9 @@ def test_both_ends_of_a_lossy_link_agree(namespace: Namespace, tmp_path: Path, w
     assert ends[sender]["TcpRetransSegs"] > 5
     doubled = total("TcpExtTCPDSACKOldSent + TcpExtTCPDSACKOfoSent", ends[receiver])
     assert 0 < doubled <= bad["duplicated"] + ends[sender]["TcpRetransSegs"]
+    # What came again below RCV.NXT is acknowledged at once, and those ACKs are not lost; but one about a FIN, or about what was before it,
+    # may find the connection over.
+    assert 0 <= ends[receiver]["TcpExtTCPDSACKOldSent"] - ends[sender]["TcpExtTCPDSACKRecv"] <= 2 * ORDERLY
     # Those above RCV.NXT may share an ACK, where ACKs are compressed.
     assert ends[sender]["TcpExtTCPDSACKOfoRecv"] <= ends[receiver]["TcpExtTCPDSACKOfoSent"]
     assert kernel["TcpAttemptFails"] == 3 <= ours["TcpOutRsts"]  # a refusal that is lost is repeated for the next SYN
