@@ -81,7 +81,7 @@ class Signatures:
 
         Until it does, and if it does not, TIME-WAIT answers under the old ISNs.
         """
-        listener = self._stack.find_listener(seg.flow)
+        listener = self._stack.listeners.find(seg.flow)
         chain = listener.options.keys if listener is not None else None
         fresh = self._make(chain, reverse_flow(seg.flow), 0, seg.seq)
         if fresh is None:
@@ -102,7 +102,7 @@ class Signatures:
         """A segment of no connection: the keys are its listener's, or the stack's (those of a port that is closed)."""
         signer = held = self._incoming.get(seg.flow)
         if signer is None or seg.flags & SYN:
-            listener = self._stack.find_listener(seg.flow)
+            listener = self._stack.listeners.find(seg.flow)
             flow = reverse_flow(seg.flow)
             if seg.flags & SYN:
                 iss, irs = 0, seg.seq  # as a RST has it that answers; a SYN-ACK brings its own

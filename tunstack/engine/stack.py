@@ -305,10 +305,6 @@ class Stack:
             self.use_keys()
         return listener
 
-    def find_listener(self, flow: bytes) -> Listener | None:
-        """Return the listener for an incoming flow."""
-        return self.listeners.find(flow)
-
     def connect(
         self,
         remote: bytes,

@@ -157,7 +157,7 @@ class TimeWait(Remnant):
         if flags & (SYN | RST | ACK | FIN) == SYN and not is_old:
             newer_ts = was.ts_ok and seg.ts_val is not None and seq_lt(was.ts_recent, seg.ts_val)
             if seq_gt(seg.seq, was.rcv_nxt) or newer_ts:  # RFC 6191, RFC 1122 4.2.2.13: a new incarnation
-                listener = stack.find_listener(seg.flow)
+                listener = stack.listeners.find(seg.flow)
                 if listener is not None:
                     table.remove(self)
                     listener.on_syn(seg, now, (was.snd_nxt + NEW_ISS_DISTANCE) & MASK)
