@@ -390,6 +390,7 @@ class Endpoint:
             conn.abort(driver.now())
             raise
         transport = StreamTransport(driver, self._transports, conn, lower, copy_context(), waiter=waiter if tls is None else None)
+        transport.begin_soon()
         if opening.is_over:
             transport.on_closed(opening.error)
         try:

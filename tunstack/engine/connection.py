@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import (
     delivery,
+    expected,
     fastopenrequest,
     input,
     output,
@@ -268,7 +269,8 @@ class Connection:
             if self.rx.ready:
                 deliver(self)
             return
-        input.arrives(self, seg, now)
+        if not (self.stack.fast_path and expected.arrives(self, seg, now)):
+            input.arrives(self, seg, now)
         deliver(self)
 
     def on_icmp(self, error: PathError, now: int) -> None:
