@@ -16,8 +16,9 @@ from tunstack.device.base import Device
 from tunstack.engine.errors import socket_error
 from tunstack.engine.stack import Stack
 
-BATCHES_A_TURN = 4  # then the loop's other callbacks have their turn
-QUIET = 2  # a batch with no more segments in it and from it, together, is not followed by another
+WORK_A_TURN = 256  # segments in and out; then the loop's other callbacks have their turn
+BATCH_WORK = 16  # what a batch itself counts for
+LOOKS_TO_SKIP = 15  # after one in vain, for a peer that asks, is answered and asks again
 ITEMS_A_FLUSH = 256  # likewise, on the way out: at 64 KiB an item this is 16 MiB
 GRAIN = 1000  # least distance and step of a timer: uvloop counts milliseconds, and below half of one it would spin
 LATE = 10_000  # a timer that fires so much too late finds a process that was held up
@@ -57,6 +58,7 @@ class Driver:
         "_flush_handle",
         "_grain",
         "_in_turn",
+        "_looks_to_skip",
         "_now",
         "_read_handle",
         "_retry_handle",
@@ -81,6 +83,7 @@ class Driver:
         self._now = 0  # time of the turn
         self._in_turn = False  # time stands still, and a flush follows by itself
         self._fd = -1
+        self._looks_to_skip = 0  # for so many short answers we do not look whether the next question is there
         self._timer: asyncio.Handle | None = None
         self._timer_at = NEVER  # when it fires
         self._armed_for = NEVER  # the deadline that it is for: nothing that is due later need be looked at
@@ -164,18 +167,22 @@ class Driver:
         """Read some batches; what each causes is sent before the next, so that there is one ACK a batch.
 
         Time stands still within a batch, not from one to the next: the answer to what the first has caused may be in the second.
-        After a question and an answer there is no second: what comes next the peer has still to think of.
+        A peer on our own CPU has answered by the time that our write returns; one on another has still to wake up, and we need not look.
         """
         stack = self.stack
         read_batch = self.device.read_batch
-        for _ in range(BATCHES_A_TURN):
+        work = 0
+        while work < WORK_A_TURN:
             try:
                 batch = read_batch()
             except OSError as error:
                 self._now = self._clock()
                 self._fail(error)
                 return
-            if not (batch.segments or batch.packets or batch.checksum_errors or batch.header_errors):
+            segments = batch.segments
+            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors):
+                if work and self._fd >= 0:
+                    self._looks_to_skip = LOOKS_TO_SKIP
                 return
             now = self._now = self._clock()
             stack.receive(batch, now)
@@ -184,8 +191,10 @@ class Driver:
                 return  # the application closed it, or the device went away
             if batch.packets:
                 self._arm(now)  # fragments have a deadline of their own
-            if sent + len(batch.segments) <= QUIET and self._fd >= 0:
+            if self._looks_to_skip and sent == 1 == len(segments) and segments[0].packets == 1 and segments[0].length:
+                self._looks_to_skip -= 1
                 return
+            work += len(segments) + sent + BATCH_WORK
         if self._fd < 0:
             self._read_soon()  # with a descriptor the loop comes back by itself
 
