@@ -319,7 +319,8 @@ class Connection:
         if queue.end - tx.nxt_position > self.write_low_water:
             self.was_writable = False
         if not self.is_dirty:
-            self.mark_dirty()
+            self.is_dirty = True
+            self.stack.on_connection_dirty(self)
 
     def _check_idle(self, now: int) -> None:
         """Restart after idle: nothing sent for an RTO, and nothing in flight (RFC 5681 4.1)."""

@@ -33,19 +33,19 @@ HALF_DELACK = DELACK_MIN >> 1
 def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
     """Handle a segment of this connection."""
     length = seg.length
-    conn.segs_in += seg.packets
+    packets = seg.packets
+    conn.segs_in += packets
     if length:
-        conn.data_segs_in += seg.packets
+        conn.data_segs_in += packets
     tx = conn.tx
     rx = conn.rx
-    ts_val = seg.ts_val
     if (
         conn.state is not ESTABLISHED
         or seg.seq != rx.rcv_nxt
         or seg.flags & ~PSH != ACK
         or seg.window << tx.wscale != tx.snd_wnd
-        or (newly_acked := (seg.ack - tx.snd_una) & MASK) > (tx.snd_nxt - tx.snd_una) & MASK
-        or not (length or newly_acked or tx.snd_una == tx.snd_nxt)  # with nothing in flight it is the answer to a keepalive probe
+        or (newly_acked := (seg.ack - tx.snd_una) & MASK) > (flight := (tx.snd_nxt - tx.snd_una) & MASK)
+        or not (length or newly_acked or not flight)  # with nothing in flight it is the answer to a keepalive probe
         or (
             length
             and (
@@ -59,26 +59,26 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
         or seg.sack
         or seg.options
         or not conn.recovery.is_quiet
-        or (ts_val is not None and conn.ts_ok and (ts_val - rx.ts_recent) & MASK >= HALF)  # seq_lt(ts_val, ts_recent): PAWS
-        or not conn.stack.fast_path
+        or (conn.ts_ok and ((ts_val := seg.ts_val) is None or (ts_val - rx.ts_recent) & MASK >= HALF))  # seq_lt(ts_val, ts_recent): PAWS
+        or not (stack := conn.stack).fast_path
     ):
         if not (conn.stack.fast_path and expected.arrives(conn, seg, now)):
             input.arrives(conn, seg, now)
         deliver(conn)
         return
-    if ts_val is not None and conn.ts_ok and (rx.rcv_wup - seg.seq) & MASK < HALF:  # seq_le(seq, rcv_wup): RFC 7323 4.3
-        rx.ts_recent = ts_val
+    if conn.ts_ok and (rx.rcv_wup - seg.seq) & MASK < HALF:  # seq_le(seq, rcv_wup): RFC 7323 4.3
+        rx.ts_recent = ts_val  # type: ignore[assignment]  # looked at above
         rx.ts_recent_at = now
     conn.last_received_at = now
     conn.keepalive_probes = 0
     conn.probes_out = 0
-    counters = conn.stack.counters
+    counters = stack.counters
     if newly_acked:
         tx.snd_wl1 = seg.seq
         tx.snd_wl2 = seg.ack
         counters.TCPHPAcks += 1
         if tx.rate is None:
-            _acknowledged(conn, seg.ack, newly_acked, now)
+            _acknowledged(conn, seg.ack, newly_acked, flight, now)
         else:
             acknowledged(conn, seg, now)
     elif (seg.seq - tx.snd_wl1) & MASK < HALF:  # seq_ge(seq, snd_wl1): an ACK from beyond a hole may have been here before
@@ -92,7 +92,9 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
     # The data: `Receiver.accept` and `input.data_came`.
     counters.TCPHPHits += 1
     data: memoryview = seg.payload[0]  # type: ignore[assignment]
-    rx.ready += (data,)
+    is_direct = not (conn.paused or rx.queue or conn.is_delivering or conn.is_connected)  # the sink takes it in a moment
+    if not is_direct:
+        rx.ready += (data,)
     rx.rcv_nxt = rcv_nxt = (rx.rcv_nxt + length) & MASK
     if rx.ecn_ok:
         ecn.data_came(rx, seg.tos & 3)  # ecn.MASK
@@ -149,10 +151,9 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
     if (rcv_nxt - rx.rtt_seq) & MASK < HALF:  # seq_ge(rcv_nxt, rtt_seq)
         receivewindow.measure_window(rx, now)
     if now - rx.space_at >= rx.rcv_rtt:
-        receivewindow.tune(rx, now)
-    is_taken = not conn.paused and not rx.queue
+        receivewindow.tune(rx, now, length if is_direct else 0)
     # The application takes it in a moment, and as with tcp_cleanup_rbuf that may be reason enough for an ACK.
-    if not rx.acks_due and rx.pushed and (not rx.pingpong or rx.pushed > 1) and is_taken:
+    if rx.pushed and (not rx.pingpong or rx.pushed > 1) and not rx.acks_due and (is_direct or not (conn.paused or rx.queue)):
         rx.acks_due = 1
     if rx.acks_due:
         rx.delack_at = NEVER  # perhaps set a moment ago, and not armed
@@ -162,10 +163,9 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
         conn.arm(rx.delack_at)
 
     # `delivery.deliver`
-    if not is_taken or conn.is_delivering or len(rx.ready) > 1 or conn.is_connected:
+    if not is_direct:
         deliver(conn)
         return
-    rx.ready = ()
     conn.is_delivering = True
     try:
         conn.sink.on_data(data)
@@ -176,24 +176,22 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
         conn.is_delivering = False
 
 
-def _acknowledged(conn: Connection, ack: int, acked: int, now: int) -> None:  # hot
-    """The ACK of data that was sent once: `acks.acknowledged`, where no delivery rate is measured and no FIN was sent."""
+def _acknowledged(conn: Connection, ack: int, acked: int, flight: int, now: int) -> None:  # hot
+    """The ACK of `acked` of the `flight` octets outstanding, all sent once: `acks.acknowledged`, no delivery rate measured, no FIN sent."""
     tx = conn.tx
-    snd_nxt = tx.snd_nxt
-    is_all = ack == snd_nxt
-    flight = (snd_nxt - tx.snd_una) & MASK
-    flights = tx.board.flights
-    if is_all:
+    board = tx.board
+    if acked == flight:
+        flights = board.flights
         oldest_at = flights[0].sent_at
         youngest_at = flights[-1].sent_at
         flights.clear()
     else:
-        oldest_at, youngest_at, _ = tx.board.acknowledge(ack)
+        oldest_at, youngest_at, _ = board.acknowledge(ack)
     tx.snd_una = ack
     tx.una_position += acked
     tx.queue.release(tx.una_position)
     rtt = now - youngest_at or 1
-    conn.rtt.sample(now - oldest_at or 1, rtt, ack, snd_nxt, now)
+    conn.rtt.sample(now - oldest_at or 1, rtt, ack, tx.snd_nxt, now)
     recovery = conn.recovery
     rack = recovery.rack
     rack.sent_at = youngest_at
@@ -211,7 +209,7 @@ def _acknowledged(conn: Connection, ack: int, acked: int, now: int) -> None:  # 
     conn.retransmits = 0
     conn.retrans_at = 0
     conn.soft_error = None
-    if is_all:
+    if acked == flight:
         conn.rto_at = NEVER  # RFC 6298 5.2
         recovery.timer = TIMEOUT
     else:

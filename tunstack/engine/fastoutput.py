@@ -14,6 +14,7 @@ from tunstack.engine.chrono import BUSY, IDLE
 from tunstack.engine.phase import PROBE
 from tunstack.engine.receivewindow import advertise
 from tunstack.engine.retransmission import set_timer
+from tunstack.engine.rtt import RTO_MIN
 from tunstack.engine.scoreboard import Flight
 from tunstack.engine.state import ESTABLISHED
 from tunstack.engine.timers import NEVER
@@ -46,18 +47,19 @@ def poll(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment 
         or conn.uto_due
     ):
         return output.poll_and_look(stack, conn, now, max_payload)
-    queue = tx.queue
     position = tx.nxt_position
-    unsent = queue.end - position
+    unsent = tx.queue.end - position
+    seq = tx.snd_nxt
     if not unsent:
-        if tx.chrono and tx.snd_una == tx.snd_nxt:
+        if tx.chrono and tx.snd_una == seq:
             chrono.switch(tx, IDLE, now)
         return _poll_ack(stack, conn, 0, now)
-
-    # `Sender.sendable`
-    seq = tx.snd_nxt
     outstanding = (seq - tx.snd_una) & MASK
     mss = tx.mss_now
+    if not outstanding and unsent <= mss and unsent <= tx.snd_wnd and unsent <= tx.sndbuf and not tx.more and not conn.options.cork:
+        return _poll_lone(stack, conn, unsent, now)
+
+    # `Sender.sendable`
     size = unsent if unsent < max_payload else max_payload
     if size > mss:
         if not tx.burst:
@@ -87,15 +89,15 @@ def poll(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment 
             tail = 0
     else:
         size = 0
-    is_limited = room - size < mss
+    room -= size
     outstanding += size
+    is_limited = room < mss
     if is_limited or (
         size and ((tx.snd_una - tx.usage_end) & MASK < HALF or (not tx.cwnd_limited and outstanding > tx.max_flight))
     ):  # the first: seq_ge(snd_una, usage_end)
         tx.cwnd_limited = is_limited
         tx.max_flight = outstanding
         tx.usage_end = (seq + size) & MASK
-
     if not size:
         if not outstanding:
             return output.poll_and_look(stack, conn, now, max_payload)  # the persist timer's matter
@@ -103,45 +105,83 @@ def poll(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment 
             chrono.held_up(tx, now)
         return _poll_ack(stack, conn, unsent, now)
 
-    # `output.poll_data` and `Sender.sent`
-    tx.snd_nxt = end = (seq + size) & MASK
-    tx.nxt_position = position + size
+    # `Sender.sent` and the timer
+    end = (seq + size) & MASK
     if tail:
         tx.snd_sml = end
     flights = tx.board.flights
     is_timed = now == tx.last_sent_at and len(flights) > 1  # the timer was set when this burst began
-    tx.last_sent_at = now
+    tx.snd_nxt = end
     flights.append(Flight(seq, end, now, False))
     if conn.rto_at == NEVER or (recovery.timer == PROBE and not is_timed):
         set_timer(conn, False, now)
+    unsent -= size
+    # Drained is also who has no room in the congestion window for a segment more.
+    return _send(stack, conn, seq, position, size, not unsent or (room < (unsent if unsent < mss else mss) and tx.burst > 0), now)
+
+
+def _poll_lone(stack: Stack, conn: Connection, size: int, now: int) -> Segment:  # hot
+    """All the data there is, in one packet that fits the window, while nothing is in flight: most of what a conversation sends.
+
+    Neither Nagle's rule nor the congestion window (one segment at least) holds it back, no burst is to be sized, no timer runs.
+    """
+    tx = conn.tx
+    seq = tx.snd_nxt
+    mss = tx.mss_now
+    tx.cwnd_limited = tx.cc.cwnd - size < mss
+    tx.max_flight = size
+    tx.snd_nxt = tx.usage_end = end = (seq + size) & MASK
+    if size < mss:
+        tx.snd_sml = end
+    tx.board.flights.append(Flight(seq, end, now, False))
+    rtt = conn.rtt
+    if conn.can_probe and rtt.srtt:  # `set_timer`
+        conn.recovery.timer = PROBE
+        delay = 2 * rtt.srtt + RTO_MIN  # the ACK of a lone segment may be delayed (RFC 8985 7.2)
+        rto = rtt.backed_off if rtt.backoff else rtt.rto
+        conn.rto_at = at = now + (delay if delay < rto else rto)
+        if at < conn.heap_at:
+            conn.arm(at)
+    else:
+        set_timer(conn, False, now)
+    return _send(stack, conn, seq, tx.nxt_position, size, True, now)
+
+
+def _send(stack: Stack, conn: Connection, seq: int, position: int, size: int, is_drained: bool, now: int) -> Segment:  # hot
+    """Make the segment of new data that stands on the scoreboard already: `output.poll_data` and `output.make_data`.
+
+    `position` is that of `seq` in the queue. `is_drained`: no data will follow now.
+    """
+    tx = conn.tx
+    rx = conn.rx
+    tx.nxt_position = sent_to = position + size
+    tx.last_sent_at = now
     conn.persist_at = NEVER
     if tx.chrono != BUSY:
         chrono.switch(tx, BUSY, now)
     if now - rx.last_data_at < rx.ato:  # an answer to data that just came (Linux's tcp_event_data_sent)
         rx.pingpong = True
-    unsent -= size
-    if not conn.was_writable and unsent <= conn.write_low_water:
+    queue = tx.queue
+    if not conn.was_writable and queue.end - sent_to <= conn.write_low_water:
         conn.was_writable = True
         stack.writable.append(conn)
-
-    # `output.make_data`
     if rx.quick or rx.acks_due:
         ack_sent(rx)
     else:
         rx.pushed = 0
-    ect = tx.ect
     flags = ACK | rx.ece
-    if ect and recovery.cwr_due:
-        recovery.cwr_due = False
+    if tx.ect and conn.recovery.cwr_due:
+        conn.recovery.cwr_due = False
         flags |= CWR
-    if size > mss or (not unsent and queue.end == tx.push_position):  # a burst of several packets always ends with PSH (Linux)
+    mss = tx.mss_now
+    if size > mss or sent_to == queue.end == tx.push_position:  # a burst of several packets always ends with PSH (Linux)
         flags |= PSH
-    if rx.rcv_nxt == rx.field_nxt:
+    if rx.rcv_nxt == rx.field_nxt:  # `advertise`, where nothing came since
         rx.delack_at = NEVER
         window = rx.field
     else:
         window = advertise(rx)
-    stack.is_drained = not rx.acks_due and (not unsent or (room - size < (unsent if unsent < mss else mss) and tx.burst > 0))
+    stack.is_drained = is_drained and not rx.acks_due
     return Segment(
         conn.flow,
         seq,
@@ -158,7 +198,7 @@ def poll(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment 
         None,
         False,
         b"",
-        conn.options.tos | ect,
+        conn.options.tos | tx.ect,
     )
 
 

@@ -127,7 +127,7 @@ class Stack:
     @property
     def has_output(self) -> bool:
         """Whether `poll_transmit` may have something."""
-        return bool(self._dirty or self._replies or self._datagrams.has_output)
+        return bool(self._dirty or self._replies or self._datagrams.output)
 
     def next_deadline(self) -> int | None:
         """Return when `advance` must be called, None if nothing is due ever."""
@@ -157,24 +157,25 @@ class Stack:
             else:
                 self._receive_unknown(seg, now)
         counters = self.counters
+        received = len(segments)
         counters.TcpInSegs += packets
         counters.IpExtInNoECTPkts += packets - marked
-        received = len(segments)
-        if batch.packets or batch.checksum_errors or batch.header_errors:
-            received += self._receive_others(batch, now)
         counters.IpInReceives += received
-        counters.IpInDelivers += len(segments) + batch.checksum_errors
+        counters.IpInDelivers += received
+        if batch.packets or batch.checksum_errors or batch.header_errors:
+            self._receive_others(batch, now)
 
-    def _receive_others(self, batch: Batch, now: int) -> int:
-        """Handle what a batch brought beside good segments; return how many packets that were."""
+    def _receive_others(self, batch: Batch, now: int) -> None:
+        """Handle what a batch brought beside good segments."""
         counters = self.counters
+        counters.IpInReceives += len(batch.packets) + batch.checksum_errors + batch.header_errors
+        counters.IpInHdrErrors += batch.header_errors
+        counters.IpInDelivers += batch.checksum_errors
+        counters.TcpInSegs += batch.checksum_errors
+        counters.TcpInErrs += batch.checksum_errors
+        counters.TcpInCsumErrors += batch.checksum_errors
         for packet in batch.packets:
             self._datagrams.receive(packet, now)
-        counters.TcpInCsumErrors += batch.checksum_errors
-        counters.TcpInErrs += batch.checksum_errors
-        counters.TcpInSegs += batch.checksum_errors
-        counters.IpInHdrErrors += batch.header_errors
-        return len(batch.packets) + batch.checksum_errors + batch.header_errors
 
     def receive_reassembled(self, seg: Segment, now: int) -> None:
         """Handle a segment that came in fragments."""
@@ -210,29 +211,30 @@ class Stack:
 
     def poll_transmit(self, now: int) -> Segment | bytes | None:  # hot
         """Return the next segment or IPv4 packet to send, None when there is nothing. Connections take turns."""
-        counters = self.counters
-        signing = self.signing
-        max_payload = self._max_payload
-        poll = self._poll
         while True:
             if self._replies:
                 seg = self._replies.popleft()
-                if signing is not None:
-                    signing.sign(seg, now)
-                counters.TcpOutSegs += 1
-                counters.IpOutRequests += 1
+                if self.signing is not None:
+                    self.signing.sign(seg, now)
+                self.counters.TcpOutSegs += 1
+                self.counters.IpOutRequests += 1
                 return seg
-            if self._datagrams.has_output:  # which counts them itself, before they are cut
+            if self._datagrams.output:  # which counts them itself, before they are cut
                 return self._datagrams.poll_transmit()
             dirty = self._dirty
             while dirty:
                 conn = dirty[0]
-                out = poll(self, conn, now, max_payload if signing is None else signing.max_payload(conn, max_payload))
-                if out is not None:
-                    if signing is not None:
+                signing = self.signing
+                if signing is None:
+                    out = self._poll(self, conn, now, self._max_payload)
+                else:
+                    out = self._poll(self, conn, now, signing.max_payload(conn, self._max_payload))
+                    if out is not None:
                         signing.sign(out, now)
+                if out is not None:
                     packets = -(-out.length // out.gso_size) if out.gso_size else 1
                     conn.segs_out += packets
+                    counters = self.counters
                     if out.length:
                         conn.data_segs_out += packets
                         counters.TCPOrigDataSent += packets
