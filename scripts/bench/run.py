@@ -11,31 +11,31 @@ from __future__ import annotations
 import argparse
 import os
 import pstats
-import shutil
 import socket
-import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 try:
+    import peers
     import report
-    from endpoints import ENDPOINTS
+    import targets
+    from endpoints import ENDPOINTS, Endpoint
     from namespaces import Namespace
+    from peers import BUILD
     from processes import ProcessError
+    from results import Results, machine
     from workloads import WORKLOADS, Workload, measure, placement
 except ModuleNotFoundError as missing:
     sys.exit(f"bench: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
 
 HERE = Path(__file__).resolve().parent
-BUILD = HERE.parent.parent / "build" / "bench"
+OTHER_RUNS = 2  # of what no target names
 SETTLE = 0.2  # s after a measurement, in which the kernel takes its namespaces down
 
-# What issue and README compare with elsewhere, and this program does not run.
-NOT_YET = (
-    "asyncio streams, gVisor, smoltcp, lwIP, mitmproxy_rs, PyTCP: no server programs for them here yet",
-    "the limit (a C program without TCP on TUN): likewise",
-)
+# What the README compares with elsewhere, and this program cannot run.
+CANNOT = ("smoltcp: a Rust library, which no package of Debian or PyPI has on its own",)
 
 
 class BenchError(Exception):
@@ -64,18 +64,12 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def compile_client(directory: Path, name: str = "client") -> Path:
+def compile_client(name: str = "client") -> Path:
     """Compile a client; return where it is."""
-    compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
-    if compiler is None:
-        raise BenchError("no C compiler: install one (apt-get install gcc libc6-dev)")
-    directory.mkdir(parents=True, exist_ok=True)
-    program = directory / name
-    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-o", os.fspath(program), os.fspath(HERE / f"{name}.c")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchError(f"{name}.c does not compile: {done.stderr.strip().splitlines()[0]}")
-    return program
+    try:
+        return peers.compile_c([HERE / f"{name}.c"], name)
+    except peers.Missing as missing:
+        raise BenchError(str(missing)) from None
 
 
 def choose_congestion() -> str:
@@ -96,7 +90,7 @@ def choose_congestion() -> str:
         raise BenchError("making network namespaces needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN): run it with sudo") from None
 
 
-def plan(options: argparse.Namespace, results: report.Results) -> list[Workload]:
+def plan(options: argparse.Namespace, results: Results) -> list[Workload]:
     """Return the workloads that can be run, and note those that cannot."""
     chosen = []
     for workload in WORKLOADS:
@@ -110,27 +104,53 @@ def plan(options: argparse.Namespace, results: report.Results) -> list[Workload]
     return chosen
 
 
-def run_all(options: argparse.Namespace, client: Path, congestion: str, workloads: list[Workload], results: report.Results) -> None:
-    """Measure everything; a measurement that fails is noted, and the rest goes on."""
-    total = options.runs * sum(len(workload.endpoints) for workload in workloads)
-    done = 0
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One that is to be made."""
+
+    run: int
+    workload: Workload
+    endpoint: Endpoint
+
+
+def schedule(options: argparse.Namespace, workloads: list[Workload]) -> list[Measurement]:
+    """Return the measurements in their order: within a run the endpoints of a workload follow each other, in every second run backwards.
+
+    What no target names is measured in the first OTHER_RUNS only, unless it is asked for by name.
+    """
+    asked = options.workload or options.endpoint
+    return [
+        Measurement(run, workload, endpoint)
+        for run in range(1, options.runs + 1)
+        for workload in workloads
+        for endpoint in workload.endpoints[:: 1 if run % 2 else -1]
+        if not options.endpoint or endpoint.name in options.endpoint
+        if asked or run <= OTHER_RUNS or targets.is_named(workload.name, endpoint.name)
+    ]
+
+
+def run_all(options: argparse.Namespace, client: Path, congestion: str, workloads: list[Workload], results: Results) -> None:
+    """Measure everything; a measurement that fails is noted, and the rest goes on. A program that cannot be had is noted once."""
+    waiting = schedule(options, workloads)
+    absent = set()
     show = sys.stderr.isatty()
-    for number in range(1, options.runs + 1):
-        for workload in workloads:
-            for endpoint in workload.endpoints:
-                done += 1
-                if options.endpoint and endpoint.name not in options.endpoint:
-                    continue
-                if show:
-                    print(f"\r\033[K{done}/{total} run {number}: {workload.name}, {endpoint.name}", end="", file=sys.stderr, flush=True)
-                sample = None
-                try:
-                    facts, sample = measure(client, workload, endpoint, congestion, options.seconds, options.warmup)
-                    results.facts[endpoint.name] = facts
-                except ProcessError as error:
-                    results.missing.append(f"{workload.name}, {endpoint.name}, run {number}: {error}")
-                results.add(workload, endpoint.name, sample)
-                time.sleep(SETTLE)
+    for number, one in enumerate(waiting, 1):
+        name = one.endpoint.name
+        if name in absent:
+            continue
+        if show:
+            print(f"\r\033[K{number}/{len(waiting)} run {one.run}: {one.workload.name}, {name}", end="", file=sys.stderr, flush=True)
+        sample = None
+        try:
+            facts, sample = measure(client, one.workload, one.endpoint, congestion, options.seconds, options.warmup)
+            results.facts[name] = facts
+        except peers.Missing as missing:
+            absent.add(name)
+            results.missing.append(f"{name}: {missing}")
+        except ProcessError as error:
+            results.missing.append(f"{one.workload.name}, {name}, run {one.run}: {error}")
+        results.add(one.workload.name, name, one.run, sample)
+        time.sleep(SETTLE)
     if show:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
@@ -155,23 +175,23 @@ def load_average() -> str:
 def main() -> None:
     options = parse_arguments()
     congestion = choose_congestion()
-    client = compile_client(options.output)
+    client = compile_client()
     settings = {
-        "machine": report.machine(),
+        "machine": machine(),
         "congestion": congestion,
         "runs": options.runs,
         "seconds": options.seconds,
         "warmup": options.warmup,
         "load_before": load_average(),
     }
-    results = report.Results(settings)
+    results = Results(settings, {workload.name: workload.metrics for workload in WORKLOADS})
     workloads = plan(options, results)
     if options.profile:
         profile_all(options, client, congestion, workloads)
         return
     run_all(options, client, congestion, workloads, results)
     settings["load_after"] = load_average()
-    results.missing += NOT_YET
+    results.missing += CANNOT
     print(report.tables(results, workloads, "simple"))
     for path in report.write(results, workloads, options.output):
         print(f"written: {path}")

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import protocols
-from endpoints import ENDPOINTS, KERNEL, KERNEL_PLAIN, SERVER_ADDRESS, Endpoint, Running, Setting
+from endpoints import ENDPOINTS, LIMIT_EVERY_SECOND, OFFLOADING, SERVER_ADDRESS, TUNSTACK_PLAIN, Endpoint, Running, Setting
 from processes import CpuTime, Process, ProcessError, machine_busy
+from results import Metric, Sample
 
 # Connections of one measurement: connect(2) prefers the ports of one parity, and has to search once all of those are in TIME-WAIT.
 CONNECTIONS_MAX = 28_000
 STALL_TIMEOUT = 15.0  # s without a line from the client beyond its own window
-
-Sample = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A figure of a sample."""
-
-    name: str
-    unit: str
-    of: Callable[[Sample], float]
-    digits: int
-    is_cost: bool = False  # CPU time: in a table of its own
-    is_compared: bool = True  # its ratio to the baseline's tells something
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +28,7 @@ class Workload:
     arguments: tuple[str, ...]
     metrics: tuple[Metric, ...]
     endpoints: tuple[Endpoint, ...]
+    headlines: tuple[str, ...]  # names of the metrics that it is about
     cpus: int = 0
 
 
@@ -51,9 +39,9 @@ def _cpu(sample: Sample, end: str) -> float:
 def _costs(count: str, unit: str, scale: float, digits: int) -> tuple[Metric, ...]:
     """CPU time for each of what was counted. Only the sum compares: on which end the kernel does the link's work is chance."""
     return (
-        Metric("CPU of the server", unit, lambda sample: _cpu(sample, "server") * scale / sample[count], digits, True, False),
-        Metric("CPU of the client", unit, lambda sample: _cpu(sample, "client") * scale / sample[count], digits, True, False),
-        Metric("CPU of both", unit, lambda sample: (_cpu(sample, "server") + _cpu(sample, "client")) * scale / sample[count], digits, True),
+        Metric("CPU of the server", unit, lambda sample: _cpu(sample, "server") * scale / sample[count], digits),
+        Metric("CPU of the client", unit, lambda sample: _cpu(sample, "client") * scale / sample[count], digits),
+        Metric("CPU of both", unit, lambda sample: (_cpu(sample, "server") + _cpu(sample, "client")) * scale / sample[count], digits),
     )
 
 
@@ -68,22 +56,27 @@ PING = (
     *_costs("round_trips", "us/round trip", 1e6, 1),
 )
 CONNECT = (Metric("connections", "1/s", _rate("connections", 1), 0), *_costs("connections", "us/connection", 1e6, 1))
-# Segments that are small anyway: the kernel needs to be measured once only.
-SMALL = tuple(endpoint for endpoint in ENDPOINTS if endpoint is not KERNEL_PLAIN)
+# Segments that are small anyway: whether the link offloads makes no difference, but to tunstack, of which there are two readers.
+SMALL = (*OFFLOADING, TUNSTACK_PLAIN)
+# Receives only as often as acknowledgements matter.
+SENDING = tuple(endpoint for endpoint in ENDPOINTS if endpoint is not LIMIT_EVERY_SECOND)
 
 WORKLOADS = (
-    Workload("up", "bulk transfer to the server, one connection", protocols.SINK_PORT, ("up",), BULK, ENDPOINTS),
-    Workload("down", "bulk transfer from the server, one connection", protocols.SOURCE_PORT, ("down",), BULK, ENDPOINTS),
-    Workload("ping", "one octet to and fro, a CPU for each end", protocols.ECHO_PORT, ("ping",), PING, SMALL, 2),
-    Workload("ping on one CPU", "the same, both ends on one CPU", protocols.ECHO_PORT, ("ping",), PING, SMALL, 1),
-    Workload("connect", "connect, 100 octets to and fro, close: one at a time", protocols.ECHO_PORT, ("connect",), CONNECT, SMALL),
-    Workload("connect x 32", "the same, 32 at a time", protocols.ECHO_PORT, ("-n", "32", "connect"), CONNECT, SMALL),
+    Workload("up", "bulk transfer to the server, one connection", protocols.SINK_PORT, ("up",), BULK, ENDPOINTS, ("throughput",)),
+    Workload("down", "bulk transfer from the server, one connection", protocols.SOURCE_PORT, ("down",), BULK, SENDING, ("throughput",)),
+    Workload("ping", "one octet to and fro, a CPU for each end", protocols.ECHO_PORT, ("ping",), PING, SMALL, ("p50", "p99"), 2),
+    Workload("ping on one CPU", "the same, both ends on one CPU", protocols.ECHO_PORT, ("ping",), PING, SMALL, ("p50", "p99"), 1),
+    Workload(
+        "connect",
+        "connect, 100 octets to and fro, close: one at a time",
+        protocols.ECHO_PORT,
+        ("connect",),
+        CONNECT,
+        SMALL,
+        ("connections",),
+    ),
+    Workload("connect x 32", "the same, 32 at a time", protocols.ECHO_PORT, ("-n", "32", "connect"), CONNECT, SMALL, ("connections",)),
 )
-
-
-def baseline(workload: Workload, endpoint: Endpoint) -> str:
-    """Return the name of the endpoint to compare with: the kernel's over a like link, if that is measured."""
-    return KERNEL.name if endpoint.offload or KERNEL_PLAIN not in workload.endpoints else KERNEL_PLAIN.name
 
 
 def placement(workload: Workload) -> tuple[frozenset[int] | None, frozenset[int] | None] | None:

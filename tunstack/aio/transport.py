@@ -119,7 +119,6 @@ class StreamTransport(transports._FlowControlMixin):
         registry.add(self)
         if server is not None:
             server.attach(self)
-        self._loop.call_soon(self._begin, context=context)
 
     def __repr__(self) -> str:
         state = "closed" if self._protocol is None else "closing" if self._closing else "open"
@@ -129,8 +128,19 @@ class StreamTransport(transports._FlowControlMixin):
             f" {self._conn.state.name} bufsize={self.get_write_buffer_size()}>"
         )
 
+    def begin(self) -> None:
+        """Start the protocol, then reading: for who is called by the loop, since no callback comes from inside an application's call.
+
+        What follows the handshake in the same batch then finds a reader: it need not wait, and its ACK rides on the answer.
+        """
+        self._context.run(self._begin)
+        self._resume()  # outside of our context, which every delivery enters
+
+    def begin_soon(self) -> None:
+        """Have the loop start the protocol, then reading, then whoever waits for it."""
+        self._loop.call_soon(self._begin_and_wake, context=self._context)
+
     def _begin(self) -> None:
-        """Start the protocol, then reading, then whoever waits for it."""
         protocol = self._protocol
         assert protocol is not None
         try:
@@ -141,9 +151,11 @@ class StreamTransport(transports._FlowControlMixin):
             self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
         else:
             self._listen_to_urgent()
-            if self._resume_handle is None and not self._paused:
-                # Not here: delivery must not run inside our context, which every delivery enters.
-                self._resume_handle = self._loop.call_soon(self._resume)
+
+    def _begin_and_wake(self) -> None:
+        self._begin()
+        if self._resume_handle is None and self.is_reading():
+            self._resume_handle = self._loop.call_soon(self._resume)  # not here, as in `begin`
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         self._waiter = None

@@ -86,17 +86,18 @@ class SendQueue:
     def release(self, position: int) -> None:  # hot
         """Forget the octets before `position`: they are acknowledged."""
         self.start = position
-        ends = self._ends
-        head = self._head
-        count = len(ends)
-        while head < count and ends[head] <= position:
-            head += 1
-        if head == count:
+        if position == self.end:
             self._pieces = NO_PIECES
             self._ends = NO_ENDS
-            head = 0
+            self._head = 0
             self._small = False
-        elif head > 32 and head * 2 > count:
+            return
+        ends = self._ends
+        head = self._head
+        if ends[head] > position:
+            return
+        head = bisect_right(ends, position, head)
+        if head > 32 and head * 2 > len(ends):
             del self._pieces[:head]
             del ends[:head]
             head = 0
