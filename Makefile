@@ -42,8 +42,8 @@ interop: ## run the interop matrix against Linux, 1440 cells; ARGS='--only mtu=5
 	@scripts/setup.sh test
 	@$(SUDO) $(BIN)/python scripts/interop/matrix.py $(ARGS)
 
-bench: ## compare with the kernel's TCP
-	@scripts/setup.sh test
+bench: ## measure beside the kernel's TCP, gVisor, lwIP and others: 10 minutes; ARGS=--quick one
+	@scripts/setup.sh bench
 	$(SUDO) $(BIN)/python scripts/bench/run.py $(ARGS)
 
 packetdrill-plugin: ## make build/tunstack_packetdrill.so, with which packetdrill drives the engine

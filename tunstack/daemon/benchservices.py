@@ -1,4 +1,4 @@
-"""The server program that is measured: the same asyncio protocols on kernel sockets and on tunstack."""
+"""The server program that `tunstack bench` and scripts/bench measure: the same asyncio protocols on kernel sockets and on tunstack."""
 
 from __future__ import annotations
 
