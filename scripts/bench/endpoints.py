@@ -116,6 +116,19 @@ def _limit(*options: str) -> Callable[[Setting], list[str]]:
     return lambda setting: [os.fspath(peers.limit()), INTERFACE, *options]
 
 
+def _lwip(setting: Setting) -> list[str]:
+    return [os.fspath(peers.lwip()), INTERFACE, SERVER_ADDRESS]
+
+
+def _mitmproxy(setting: Setting) -> list[str]:
+    return [os.fspath(peers.environment("mitmproxy_rs")), os.fspath(peers.PEERS / "serve_mitmproxy.py"), INTERFACE]
+
+
+def _pytcp(setting: Setting) -> list[str]:
+    program = os.fspath(peers.PEERS / "serve_pytcp.py")
+    return [os.fspath(peers.environment("pmd-pytcp")), program, INTERFACE, f"{SERVER_ADDRESS}/{PREFIX}", setting.congestion]
+
+
 KERNEL = Endpoint("kernel", _kernel("protocols"), Link.VETH)
 TUNSTACK = Endpoint("tunstack", _tunstack("protocols"), Link.OWN, base="kernel")
 KERNEL_STREAMS = Endpoint("kernel, streams", _kernel("streams"), Link.VETH)
@@ -133,8 +146,12 @@ GVISOR_PLAIN = Endpoint("gVisor, no offload", _gvisor(), Link.TUN, False)
 LIMIT_PLAIN = Endpoint("limit, no offload", _limit(), Link.TUN, False)
 LIMIT_EVERY_SECOND = Endpoint("limit, no offload, ACK every 2nd", _limit("every=2"), Link.TUN, False)
 
+LWIP = Endpoint("lwIP", _lwip, Link.TUN, False)  # these three know of no offload
+MITMPROXY = Endpoint("mitmproxy_rs", _mitmproxy, Link.TUN, False)
+PYTCP = Endpoint("pmd-pytcp", _pytcp, Link.TUN, False)
+
 ENDPOINTS = (
     KERNEL, TUNSTACK, GVISOR, LIMIT, KERNEL_STREAMS, TUNSTACK_STREAMS,
-    KERNEL_PLAIN, TUNSTACK_PLAIN, LIMIT_PLAIN, GVISOR_PLAIN, KERNEL_STREAMS_PLAIN, TUNSTACK_STREAMS_PLAIN, LIMIT_EVERY_SECOND,
+    KERNEL_PLAIN, TUNSTACK_PLAIN, LIMIT_PLAIN, GVISOR_PLAIN, LWIP, MITMPROXY,
+    KERNEL_STREAMS_PLAIN, TUNSTACK_STREAMS_PLAIN, LIMIT_EVERY_SECOND, PYTCP,
 )  # fmt: skip
-OFFLOADING = tuple(endpoint for endpoint in ENDPOINTS if endpoint.offload)

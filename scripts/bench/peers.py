@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
+from glob import glob
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -17,6 +19,7 @@ BUILD = HERE.parents[1] / "build" / "bench"
 PEERS = HERE / "peers"
 GO_PATH = Path("/usr/share/gocode")  # Debian's Go libraries
 GVISOR = GO_PATH / "src" / "gvisor.dev" / "gvisor" / "pkg" / "tcpip"
+LWIP = Path("/usr/include/lwip")
 BUILD_TIMEOUT = 300.0  # s
 
 
@@ -30,7 +33,7 @@ def compile_c(sources: list[Path], program: str, *flags: str) -> Path:
     if compiler is None:
         raise Missing("no C compiler: apt-get install gcc libc6-dev")
     target = BUILD / program
-    command = [compiler, "-std=c11", "-O3", "-Wall", "-Wextra", "-o", os.fspath(target), *map(os.fspath, sources), *flags]
+    command = [compiler, "-std=gnu11", "-O3", "-Wall", "-Wextra", "-o", os.fspath(target), *map(os.fspath, sources), *flags]
     return _build(command, target)
 
 
@@ -63,3 +66,42 @@ def gvisor() -> Path:
     target = BUILD / "gvisor"
     environment = {"GO111MODULE": "off", "GOPATH": os.fspath(GO_PATH), "GOCACHE": os.fspath(BUILD / "go-cache"), "GOFLAGS": ""}
     return _build([go, "build", "-o", os.fspath(target), "."], target, environment, PEERS / "gvisor")
+
+
+@cache
+def lwip() -> Path:
+    """Return the server on lwIP, built with Debian's library."""
+    if not LWIP.is_dir():
+        raise Missing("lwIP: apt-get install liblwip-dev")
+    return compile_c([PEERS / "lwip.c"], "lwip", "-isystem", os.fspath(LWIP), "-llwip")
+
+
+@cache
+def environment(package: str) -> Path:
+    """Return the Python of a virtual environment of its own that has a package of PyPI, and uvloop.
+
+    Wheels only: newer ones of mitmproxy_rs want Python 3.12, so the newest Python there is makes it.
+    """
+    directory = BUILD / package
+    python = directory / "bin" / "python"
+    commands = (
+        [_newest_python(), "-m", "venv", "--clear", os.fspath(directory)],
+        [os.fspath(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "uvloop", package],
+    )
+    stamp = directory / ".complete"
+    if not stamp.exists():
+        for command in commands:
+            _build(command, python)
+        stamp.touch()
+    return python
+
+
+def _newest_python() -> str:
+    """Return the newest interpreter that can make a virtual environment: of the PATH, of pyenv, or else our own."""
+    for minor in range(14, sys.version_info.minor, -1):
+        found = [path for path in (shutil.which(f"python3.{minor}"),) if path is not None]
+        found += sorted(glob(os.path.expanduser(f"~/.pyenv/versions/3.{minor}.*/bin/python")))
+        for program in found:  # one of pyenv's on the PATH may be a mere shim
+            if subprocess.run([program, "-c", "import ensurepip, venv"], capture_output=True).returncode == 0:
+                return program
+    return sys.executable

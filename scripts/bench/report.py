@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import metrics
 import targets
-from endpoints import ENDPOINTS, KERNEL
+from latency import Latencies
 from results import Results
 from tabulate import tabulate
 from workloads import Workload
 
 ABSENT = "-"
-BASES = {endpoint.name: endpoint.base for endpoint in ENDPOINTS}
+KERNEL = "kernel"  # with which is compared what names nothing else
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -31,52 +32,77 @@ def _median(values: Sequence[float], digits: int) -> str:
     return f"{statistics.median(values):,.{digits}f}" if values else ABSENT
 
 
+def _names(results: Results, workloads: Sequence[Workload]) -> list[str]:
+    """Return the names of the endpoints of which there is anything, in the order of the workloads' own lists."""
+    measured = {name for workload in workloads for name in results.endpoints(workload.name)}
+    return [name for name in dict.fromkeys(e.name for workload in workloads for e in workload.endpoints) if name in measured]
+
+
 def overview(results: Results, workloads: Sequence[Workload], style: str) -> str:
     """Return the medians of what each workload is about: a row for each endpoint."""
+    workloads = [workload for workload in workloads if workload.headlines]
     columns = [(workload, metric) for workload in workloads for metric in workload.metrics if metric.name in workload.headlines]
-    names = dict.fromkeys(name for workload in workloads for name in results.endpoints(workload.name))
-    order = [endpoint.name for endpoint in ENDPOINTS]
     rows = [
         [name, *(_median(results.values(workload.name, name, metric.name), metric.digits) for workload, metric in columns)]
-        for name in sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+        for name in _names(results, workloads)
     ]
     headers = ["endpoint"]
     for workload, metric in columns:
-        headers.append(
-            f"{workload.name}, {metric.unit}" if len(workload.headlines) == 1 else f"{workload.name} {metric.name}, {metric.unit}"
-        )
+        title = workload.name if len(workload.headlines) == 1 else f"{workload.name} {metric.name}"
+        headers.append(_title(title, metric.unit))
     return _table(rows, headers, style)
 
 
 def details(results: Results, workload: Workload, style: str) -> str:
     """Return all figures of a workload with their spread, and the ratio of the first of them to the kernel's."""
-    names = results.endpoints(workload.name)
+    names = _names(results, [workload])
+    bases = {endpoint.name: endpoint.base for endpoint in workload.endpoints}
+    first = workload.metrics[0].name
     rows = []
     for name in names:
         row = [name, *(spread(results.values(workload.name, name, metric.name), metric.digits) for metric in workload.metrics)]
-        base = BASES.get(name) or KERNEL.name
-        base = base if base in names else KERNEL.name
-        ratios = results.ratios(workload.name, name, base, workload.metrics[0].name)
+        base = bases[name] if bases[name] in names else KERNEL
+        ratios = results.ratios(workload.name, name, base, first)
         row.append(f"{spread(ratios, 2)} of {base}" if ratios and base != name else ABSENT)
         rows.append(row)
-    headers = ["endpoint", *(f"{metric.name}, {metric.unit}" for metric in workload.metrics), f"{workload.metrics[0].name}, ratio"]
+    headers = ["endpoint", *(_title(metric.name, metric.unit) for metric in workload.metrics), f"{first}, ratio"]
     return _table(rows, headers, style)
+
+
+def latencies(results: Results, workload: Workload, style: str) -> str:
+    """Return the percentiles of a workload over the round trips of all runs together; nothing if it has none."""
+    rows = []
+    for name in _names(results, [workload]):
+        encoded = [sample["histogram"] for sample in results.samples[workload.name][name] if sample is not None and "histogram" in sample]
+        if not encoded:
+            continue
+        all_runs = Latencies()
+        for histogram in encoded:
+            all_runs.add(histogram)
+        figures = [*(all_runs.percentile(percent) for percent in metrics.PERCENTILES), all_runs.longest()]
+        rows.append([name, f"{len(all_runs):,}", *(f"{figure:,.1f}" for figure in figures)])
+    headers = ["endpoint", "round trips", *(f"{metrics.percentile_name(percent)}, us" for percent in metrics.PERCENTILES), "longest, us"]
+    return _table(rows, headers, style) if rows else ""
 
 
 def tables(results: Results, workloads: Sequence[Workload], style: str) -> str:
     """Return the whole report as text; `style` is tabulate's name of a table format."""
     measured = [workload for workload in workloads if results.endpoints(workload.name)]
-    parts = [_list(_circumstances(results))]
-    if measured:
-        parts.append(overview(results, measured, style))
+    parts = [_list(_circumstances(results)), overview(results, measured, style)]
     if rows := list(targets.rows(results)):
         headers = ["target (ratios are taken within each run)", "bound", "median", "least to most", "runs", ""]
         parts.append(_table(rows, headers, style))
     for workload in measured:
         parts += [f"{workload.name}: {workload.about}", details(results, workload, style)]
+        if table := latencies(results, workload, style):
+            parts += [f"{workload.name}, the round trips of all runs together:", table]
     if results.missing:
         parts += ["Not measured:", _list(results.missing)]
     return "\n\n".join(parts) + "\n"
+
+
+def _title(name: str, unit: str) -> str:
+    return f"{name}, {unit}" if unit else name
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> str:
@@ -92,7 +118,7 @@ def _circumstances(results: Results) -> Iterable[str]:
     host = settings["machine"]
     yield (
         f"{host['cpu']}, {host['cpus']} CPUs, Linux {host['kernel']}, Python {host['python']}; "
-        f"load average {settings['load_before']} before, {settings['load_after']} after"
+        f"load average {settings['load_before']} before, {settings['load_after']} after; it took {settings['took_s']} s"
     )
     yield (
         f"{settings['runs']} runs of {settings['seconds']:g} s after {settings['warmup']:g} s of warm-up, each in fresh namespaces; "

@@ -12,12 +12,14 @@ from endpoints import (
     KERNEL_PLAIN,
     KERNEL_STREAMS,
     LIMIT_PLAIN,
+    LWIP,
+    MITMPROXY,
     TUNSTACK,
     TUNSTACK_PLAIN,
     TUNSTACK_STREAMS,
-    Endpoint,
 )
 from results import Results
+from workloads import PAIRS, Named
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,16 @@ class Target:
         return middle <= self.bound if self.at_most else middle >= self.bound
 
 
-def _ratio(workload: str, mine: Endpoint, base: Endpoint, metric: str, bound: float, at_most: bool = False) -> Target:
+def _ratio(workload: str, mine: Named, base: Named, metric: str, bound: float, at_most: bool = False) -> Target:
     return Target(Figure(workload, mine.name, metric), Figure(workload, base.name, metric), bound, at_most)
+
+
+def _many(direction: str) -> tuple[Target, ...]:
+    many = f"1000 {direction}"
+    return (
+        Target(Figure(many, TUNSTACK.name, "throughput"), Figure(direction, TUNSTACK.name, "throughput"), 0.8),
+        Target(Figure(many, TUNSTACK.name, "Jain's index"), None, 0.9),
+    )
 
 
 TARGETS = (
@@ -62,6 +72,8 @@ TARGETS = (
     _ratio("down", TUNSTACK, GVISOR, "throughput", 1.2),
     _ratio("down", TUNSTACK, KERNEL, "throughput", 0.65),
     _ratio("up", TUNSTACK_PLAIN, KERNEL_PLAIN, "throughput", 1.0),
+    _ratio("up", TUNSTACK_PLAIN, LWIP, "throughput", 1.0),
+    _ratio("up", TUNSTACK_PLAIN, MITMPROXY, "throughput", 1.0),
     _ratio("down", TUNSTACK_PLAIN, LIMIT_PLAIN, "throughput", 0.8),
     _ratio("ping on one CPU", TUNSTACK, KERNEL, "p50", 1.5, at_most=True),
     _ratio("ping", TUNSTACK, KERNEL, "p50", 1.15, at_most=True),
@@ -71,6 +83,12 @@ TARGETS = (
     _ratio("connect x 32", TUNSTACK, KERNEL, "connections", 0.5),
     _ratio("up", TUNSTACK_STREAMS, KERNEL_STREAMS, "throughput", 2.0),
     _ratio("down", TUNSTACK_STREAMS, KERNEL_STREAMS, "throughput", 0.6),
+    Target(Figure("idle", TUNSTACK.name, "resident"), None, 4096.0, at_most=True),
+    Target(Figure("idle", TUNSTACK_STREAMS.name, "resident"), None, 8192.0, at_most=True),
+    *_many("up"),
+    *_many("down"),
+    _ratio("link", PAIRS[1], PAIRS[0], "goodput", 0.9),
+    _ratio("link", PAIRS[2], PAIRS[0], "goodput", 0.9),
 )
 
 
@@ -90,9 +108,9 @@ def rows(results: Results) -> Iterator[list[str]]:
         if not values:
             continue
         figure, base = target.figure, target.base
-        what = f"{figure.workload}: {figure.metric}, {figure.endpoint}"
+        what = f"{figure.endpoint}, {figure.workload}: {figure.metric}"
         if base is not None:
-            what += f" by {base.endpoint}" if base.workload == figure.workload else f" by that of {base.endpoint} {base.workload}"
+            what += f" / {base.endpoint}" if base.workload == figure.workload else f" / {base.endpoint}, {base.workload}"
         digits = 0 if target.bound >= 100 else 2
         yield [
             what,
