@@ -12,7 +12,8 @@ from tunstack.engine.stack import Stack
 # What belongs to others: the stack and what all its connections share, the application, what was set and does not change.
 SHARED = frozenset(("stack", "sink", "listener", "counters", "memory", "options", "_sysctl", "on_urgent", "__weakref__", "_failed"))
 PREDICTED = ("TCPHP", "TCPPureAcks")  # counters that tell which way was taken
-VALUES = (int, str, bytes, bool, float, type(None))
+VALUES = (int, str, bool, float, type(None))
+LONG = 64  # octets
 
 Fields = dict[str, object]
 
@@ -36,10 +37,10 @@ def digest(stack: Stack) -> bytes:
 
 
 def _walk(thing: object, path: str, seen: set[int]) -> Iterator[tuple[str, object]]:
-    if isinstance(thing, VALUES):
+    if isinstance(thing, bytes | memoryview):
+        yield path, bytes(thing) if len(thing) < LONG else len(thing)  # the streams are compared elsewhere
+    elif isinstance(thing, VALUES):
         yield path, thing
-    elif isinstance(thing, memoryview):
-        yield path, bytes(thing)
     elif isinstance(thing, list | tuple | deque):
         yield f"{path}.length", len(thing)
         for index, item in enumerate(thing):

@@ -26,11 +26,11 @@ from tunstack.engine.sysctl import Sysctl
 from tunstack.sim.world import World
 from tunstack.wire.flow import pack_address
 
-WORLDS = 1  # to a seed of the suite
+WORLDS = 4  # to a seed of the suite
 CONVERSATIONS = 3
 STEPS = 800  # of a run that are looked at
 SIZES = (1, 1, 1, 87, 88, 500, 535, 1448, 1460, 5000, 70_000, 400_000)
-TURNS = 25  # of each side of a conversation
+TURNS = 40  # of each side of a conversation
 
 Look = Callable[[Stack], object]
 Run = Callable[[bool, Look], None]
