@@ -1,7 +1,7 @@
 # tunstack: building, running, testing. Everything is set up as it is needed; see scripts/setup.sh.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check interop bench packetdrill-plugin clean
+.PHONY: help build run test check budget interop bench packetdrill-plugin clean
 
 BIN := .venv/bin
 # Only an interface takes root: where we are not root, what makes one goes through sudo.
@@ -25,13 +25,18 @@ test: ## run all tests
 	@scripts/setup.sh test
 	@SUDO='$(SUDO)' ROOT_TESTS='$(ROOT_TESTS)' scripts/test.sh $(ARGS)
 
-check: ## run the linters, the type checker, the import rules and the C compiler's warnings
+check: ## run the linters, the type checker, the import rules, the C compiler's warnings, and hold hot paths against their budget
 	@scripts/setup.sh test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/unit/test_imports.py
 	$(BIN)/python native/build.py --check
+	$(BIN)/python scripts/bench/budget.py
+
+budget: ## make what hot paths cost now their budget (scripts/bench/budget.toml)
+	@scripts/setup.sh test
+	$(BIN)/python scripts/bench/budget.py --write
 
 interop: ## run the interop matrix against Linux, 1440 cells; ARGS='--only mtu=576,load=up' runs some
 	@scripts/setup.sh test

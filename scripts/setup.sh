@@ -117,7 +117,7 @@ need_programs() {
     local pair missing=()
     for pair in curl:curl nc:netcat-openbsd tcpdump:tcpdump tshark:tshark wrk:wrk ab:apache2-utils ip:iproute2 ss:iproute2 \
         ping:iputils-ping tracepath:iputils-tracepath ssh:openssh-client sshd:openssh-server ethtool:ethtool iperf3:iperf3 nft:nftables \
-        nmap:nmap netstat:net-tools sysctl:procps; do
+        nmap:nmap netstat:net-tools sysctl:procps valgrind:valgrind; do
         have "${pair%%:*}" || missing+=("${pair#*:}")
     done
     [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"

@@ -9,6 +9,7 @@ CHUNK = 256 * 1024
 SINK_PORT = 5001
 SOURCE_PORT = 5002
 ECHO_PORT = 5003
+IDLE_PORT = 5004
 
 
 class Sink(asyncio.BufferedProtocol):
@@ -58,5 +59,10 @@ class Echo(asyncio.Protocol):
         self._transport.write(data)
 
 
-SERVICES: tuple[tuple[int, type[asyncio.BaseProtocol]], ...] = ((SINK_PORT, Sink), (SOURCE_PORT, Source), (ECHO_PORT, Echo))
+SERVICES: tuple[tuple[int, type[asyncio.BaseProtocol]], ...] = (
+    (SINK_PORT, Sink),
+    (SOURCE_PORT, Source),
+    (ECHO_PORT, Echo),
+    (IDLE_PORT, asyncio.Protocol),  # which does nothing
+)
 BACKLOG = 4096

@@ -229,7 +229,7 @@ class StreamTransport(transports._FlowControlMixin):
         except OSError as error:
             self._fatal_error(error, "Fatal write error on transport")
             return
-        if conn.unsent > self._high_water:
+        if not conn.was_writable and conn.unsent > self._high_water:  # the first is cheaper to ask
             self._maybe_pause_protocol()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -318,37 +318,39 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.data_received() call failed.")
 
-    def _fill(self, data: memoryview) -> None:
+    def _fill(self, data: memoryview) -> None:  # hot
         """Copy into the protocol's own buffers, as many times as it takes; it may pause, close or hand over in between."""
-        while data:
-            if self._closing:
-                return
-            if self._paused:
-                self._rest = bytes(data)
-                return
-            filler = self._filler
-            if filler is None:
-                self.on_data(data)
-                return
+        filler = self._filler
+        assert filler is not None
+        run = self._context.run
+        while not self._closing:
+            size = len(data)
             try:
-                buffer = memoryview(self._context.run(filler.get_buffer, len(data))).cast("B")
-                if not buffer:
-                    raise RuntimeError("get_buffer() returned an empty buffer")
-                size = min(len(buffer), len(data))
-                buffer[:size] = data[:size]
-                buffer.release()
+                buffer = run(filler.get_buffer, size)
+                if type(buffer) is bytearray and len(buffer) >= size:
+                    memoryview(buffer)[:size] = data
+                else:
+                    size = _copy(data, buffer)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 self._fatal_error(error, "Fatal error: protocol.get_buffer() call failed.")
                 return
-            data = data[size:]
             try:
-                self._context.run(filler.buffer_updated, size)
+                run(filler.buffer_updated, size)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 self._fatal_error(error, "Fatal error: protocol.buffer_updated() call failed.")
+                return
+            if size == len(data):
+                return
+            data = data[size:]
+            if self._paused:
+                self._rest = bytes(data)
+                return
+            if self._filler is not filler:
+                self.on_data(data)
                 return
 
     def on_eof(self) -> None:
@@ -477,6 +479,16 @@ class StreamTransport(transports._FlowControlMixin):
             if self._server is not None:
                 self._server.detach(self)
                 self._server = None
+
+
+def _copy(data: memoryview, buffer: Any) -> int:
+    """Copy as much as fits into a buffer of whatever kind; return how much."""
+    with memoryview(buffer) as lent, lent.cast("B") as view:
+        if not view:
+            raise RuntimeError("get_buffer() returned an empty buffer")
+        size = min(len(view), len(data))
+        view[:size] = data[:size]
+        return size
 
 
 def _frozen(data: bytes | bytearray | memoryview) -> bytes | memoryview:

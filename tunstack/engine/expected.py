@@ -1,7 +1,7 @@
 """What is to be expected at both ends of a connection's life, each handled in one go: the handshake's third segment, the peer's FIN,
 and the last ACK.
 
-A subset of input.py's `arrives` (RFC 9293 3.10.7.4), as input.py's `predicted` is for what comes in between: where anything about the
+A subset of input.py's `arrives` (RFC 9293 3.10.7.4), as fastinput.py is of what comes in between: where anything about the
 segment is out of the ordinary, or amiss with the connection, nothing is changed and False is the answer. Times are int microseconds.
 """
 
