@@ -180,6 +180,8 @@ class Driver:
                 self._arm(now)
             if not self.is_running:
                 return  # the application closed it, or the device went away
+            if batch.is_drained:
+                return  # a lone packet: the loop comes back if there is another, which costs less than to look in vain
         if self._fd < 0:
             self._read_soon()  # with a descriptor the loop comes back by itself
 
