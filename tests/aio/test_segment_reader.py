@@ -254,3 +254,29 @@ def test_what_wakes_a_reader_may_be_several_pieces():
         assert await reader.read(65536) == b"c"
 
     asyncio.run(program())
+
+
+def test_the_end_is_told_only_when_all_was_read():
+    async def program():
+        reader = SegmentReader(100)
+        reader.feed_data(b"last")
+        reader.feed_eof()
+        assert not reader.at_eof()
+        assert await reader.read(100) == b"last"
+        assert reader.at_eof() and await reader.read(100) == b""
+
+    asyncio.run(program())
+
+
+def test_reading_pauses_above_twice_the_limit_and_resumes_at_it():
+    async def program():
+        reader, valve = SegmentReader(10), Valve(True)
+        reader.set_transport(valve)
+        reader.feed_data(b"x" * 20)
+        assert valve.calls == []
+        reader.feed_data(b"x")
+        assert valve.calls == ["pause"]
+        assert await reader.read(10) == b"x" * 10 and valve.calls == ["pause"]
+        assert await reader.read(1) == b"x" and valve.calls == ["pause", "resume"]
+
+    asyncio.run(program())

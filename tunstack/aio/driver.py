@@ -64,6 +64,7 @@ class Driver:
         "_retry_handle",
         "_timer",
         "_timer_at",
+        "_work",
         "device",
         "error",
         "is_running",
@@ -83,6 +84,7 @@ class Driver:
         self._now = 0  # time of the turn
         self._in_turn = False  # time stands still, and a flush follows by itself
         self._fd = -1
+        self._work = 0  # done in this turn
         self._looks_to_skip = 0  # for so many short answers we do not look whether the next question is there
         self._timer: asyncio.Handle | None = None
         self._timer_at = NEVER  # when it fires
@@ -171,8 +173,8 @@ class Driver:
         """
         stack = self.stack
         read_batch = self.device.read_batch
-        work = 0
-        while work < WORK_A_TURN:
+        self._work = 0
+        while self._work < WORK_A_TURN:
             try:
                 batch = read_batch()
             except OSError as error:
@@ -181,7 +183,7 @@ class Driver:
                 return
             segments = batch.segments
             if not (segments or batch.packets or batch.checksum_errors or batch.header_errors):
-                if work and self._fd >= 0:
+                if self._work and self._fd >= 0:
                     self._looks_to_skip = LOOKS_TO_SKIP
                 return
             now = self._now = self._clock()
@@ -194,9 +196,13 @@ class Driver:
             if self._looks_to_skip and sent == 1 == len(segments) and segments[0].packets == 1 and segments[0].length:
                 self._looks_to_skip -= 1
                 return
-            work += len(segments) + sent + BATCH_WORK
+            self._work += len(segments) + sent + BATCH_WORK
         if self._fd < 0:
             self._read_soon()  # with a descriptor the loop comes back by itself
+
+    def end_turn(self) -> None:
+        """Read no further batch in this turn: somebody will take no more before others have run."""
+        self._work = WORK_A_TURN
 
     # Segments out.
 

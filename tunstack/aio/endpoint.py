@@ -421,7 +421,7 @@ class _Opening:
         if not self.done.done():
             self.done.set_exception(error or socket_error("ECONNABORTED"))
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         raise AssertionError("data for a connection that is paused")
 
     def on_eof(self) -> None:

@@ -288,6 +288,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._paused = True
         if not self._is_over:
             self._conn.pause(self._driver.now())
+            self._driver.end_turn()
 
     def resume_reading(self) -> None:
         if self._closing or not self._paused:
@@ -300,11 +301,11 @@ class StreamTransport(transports._FlowControlMixin):
         self._resume_handle = None
         if self._rest and self.is_reading():
             rest, self._rest = self._rest, b""
-            self.on_data(memoryview(rest))
+            self.on_data(rest)
         if self.is_reading() and not self._is_over:
             self._conn.resume(self._driver.now())
 
-    def on_data(self, data: memoryview) -> None:  # hot
+    def on_data(self, data: memoryview | bytes) -> None:  # hot
         receiver = self._receiver
         if receiver is None:
             self._fill(data)
@@ -318,7 +319,7 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.data_received() call failed.")
 
-    def _fill(self, data: memoryview) -> None:  # hot
+    def _fill(self, data: memoryview | bytes) -> None:  # hot
         """Copy into the protocol's own buffers, as many times as it takes; it may pause, close or hand over in between."""
         filler = self._filler
         assert filler is not None
@@ -345,7 +346,7 @@ class StreamTransport(transports._FlowControlMixin):
                 return
             if size == len(data):
                 return
-            data = data[size:]
+            data = memoryview(data)[size:]
             if self._paused:
                 self._rest = bytes(data)
                 return
@@ -481,7 +482,7 @@ class StreamTransport(transports._FlowControlMixin):
                 self._server = None
 
 
-def _copy(data: memoryview, buffer: Any) -> int:
+def _copy(data: memoryview | bytes, buffer: Any) -> int:
     """Copy as much as fits into a buffer of whatever kind; return how much."""
     with memoryview(buffer) as lent, lent.cast("B") as view:
         if not view:

@@ -55,7 +55,7 @@ class TimerHeap:
         self._slots: dict[int, _Slot] = {}  # by number
         self._order: list[int] = []  # a heap of their numbers
         self._opened = -1  # the last slot whose looks are all in the heap
-        self.soonest = NEVER  # no look is due before: a bound that costs nothing, which `next_deadline` makes exact
+        self.soonest = NEVER  # no look is due before: a bound that costs nothing, as good as `next_deadline` was when last asked
 
     def arm(self, owner: TimerOwner, at: int) -> None:
         """See to it that `owner` is looked at no later than `at`."""
