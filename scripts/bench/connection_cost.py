@@ -2,7 +2,7 @@
 """What one short connection costs a server, without a kernel: SYN, ACK and 100 octets, their echo, FIN, last ACK.
 
 The whole Python side runs, event loop, driver, engine and transport, against a device that plays the clients: it answers as Linux does
-(scripts/bench/client.c over a TUN, by tcpdump), in batches as a TUN gives them. So what the figures leave out is the C of reading and
+(scripts/bench/client over a TUN, by tcpdump), in batches as a TUN gives them. So what the figures leave out is the C of reading and
 writing, and system calls. Bytecodes are exact from run to run; of the times the least of many stretches is printed.
 """
 
@@ -21,10 +21,10 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-import protocols
 import uvloop
 
 from tunstack.aio.endpoint import Endpoint
+from tunstack.daemon import benchservices as protocols
 from tunstack.wire.flow import pack_address, pack_flow
 from tunstack.wire.segment import ACK, FIN, PSH, SYN, Batch, Segment
 
