@@ -31,6 +31,7 @@ PACKAGES = (
     ("/tunstack/seq.py", Layer.ENGINE),
     ("/tunstack/aio/", Layer.ASYNCIO),
     ("/scripts/bench/", Layer.APPLICATION),
+    ("/tunstack/daemon/benchservices.py", Layer.APPLICATION),
 )
 MEMORY = frozenset(("exc_page_fault", "__x64_sys_munmap", "__x64_sys_mmap", "__x64_sys_mremap", "__x64_sys_brk", "__x64_sys_madvise"))
 START = "serve_tunstack.py"  # what runs below a function of this file, but for the loop, is the server's start or its end

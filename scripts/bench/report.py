@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import metrics
 import targets
 from latency import Latencies
-from results import Results
+from results import Metric, Results
 from tabulate import tabulate
 from workloads import Workload
 
 ABSENT = "-"
+OTHERS = "CPU that all others took meanwhile"
+BEGIN, END = "<!-- run.py begins -->", "<!-- run.py ends -->"
 KERNEL = "kernel"  # with which is compared what names nothing else
 
 
@@ -85,13 +87,20 @@ def latencies(results: Results, workload: Workload, style: str) -> str:
     return _table(rows, headers, style) if rows else ""
 
 
-def tables(results: Results, workloads: Sequence[Workload], style: str) -> str:
-    """Return the whole report as text; `style` is tabulate's name of a table format."""
+def summary(results: Results, workloads: Sequence[Workload], style: str) -> str:
+    """Return the medians, and what was reached of the targets."""
     measured = [workload for workload in workloads if results.endpoints(workload.name)]
-    parts = [_list(_circumstances(results)), overview(results, measured, style)]
+    parts = [overview(results, measured, style)]
     if rows := list(targets.rows(results)):
         headers = ["target (ratios are taken within each run)", "bound", "median", "least to most", "runs", ""]
         parts.append(_table(rows, headers, style))
+    return "\n\n".join(parts)
+
+
+def tables(results: Results, workloads: Sequence[Workload], style: str) -> str:
+    """Return the whole report as text; `style` is tabulate's name of a table format."""
+    measured = [workload for workload in workloads if results.endpoints(workload.name)]
+    parts = [_list(_circumstances(results)), summary(results, workloads, style)]
     for workload in measured:
         parts += [f"{workload.name}: {workload.about}", details(results, workload, style)]
         if table := latencies(results, workload, style):
@@ -120,10 +129,8 @@ def _circumstances(results: Results) -> Iterable[str]:
         f"{host['cpu']}, {host['cpus']} CPUs, Linux {host['kernel']}, Python {host['python']}; "
         f"load average {settings['load_before']} before, {settings['load_after']} after; it took {settings['took_s']} s"
     )
-    yield (
-        f"{settings['runs']} runs of {settings['seconds']:g} s after {settings['warmup']:g} s of warm-up, each in fresh namespaces; "
-        "medians (from least to most)"
-    )
+    runs = f"{settings['runs']} run{'s' * (settings['runs'] > 1)} of {settings['seconds']:g} s after {settings['warmup']:g} s of warm-up"
+    yield f"{runs}, each in fresh namespaces; medians (from least to most)"
     yield f"client: C on kernel sockets, congestion {settings['congestion']}"
     for endpoint, facts in results.facts.items():
         if facts:
@@ -133,7 +140,7 @@ def _circumstances(results: Results) -> Iterable[str]:
     ]
     if samples:
         others = [100 * sample["others_s"] / sample["seconds"] for sample in samples]
-        yield f"CPU that all others took meanwhile, % of one CPU: {spread(others, 0)}"
+        yield f"{OTHERS}, % of one CPU: {spread(others, 0)}"
 
 
 def write(results: Results, workloads: Sequence[Workload], directory: Path) -> tuple[Path, Path]:
@@ -144,3 +151,21 @@ def write(results: Results, workloads: Sequence[Workload], directory: Path) -> t
     data.write_text(json.dumps(content, indent=1) + "\n")
     text.write_text(tables(results, workloads, "github"))
     return data, text
+
+
+def read(path: Path, metrics_of: Mapping[str, tuple[Metric, ...]]) -> Results:
+    """Return what `write` wrote. OSError or ValueError if the file is none of ours."""
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or content.keys() != {"settings", "endpoints", "samples", "missing"}:
+        raise ValueError("no results of this benchmark")
+    return Results(content["settings"], metrics_of, content["endpoints"], content["samples"], content["missing"])
+
+
+def insert(results: Results, workloads: Sequence[Workload], page: Path) -> None:
+    """Put the summary into a page, between the two marks that stand there."""
+    text = page.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    host, *_ = circumstances = list(_circumstances(results))
+    about = ". ".join([host, *(line for line in circumstances if line.startswith(OTHERS))])
+    page.write_text(f"{before}{BEGIN}\n{about}.\n\n{summary(results, workloads, 'github')}\n{END}{after}")

@@ -31,6 +31,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"bench: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
 
 HERE = Path(__file__).resolve().parent
+README = HERE.parents[1] / "README.md"
 SETTLE = 0.1  # s after a measurement, in which the kernel takes its namespaces down
 
 # What the README compares with elsewhere, and this program cannot run.
@@ -56,6 +57,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=BUILD, metavar="DIR", help="where bench.json and bench.md go (default build/bench)")
     parser.add_argument("--profile", action="store_true", help="no figures: profile each tunstack server once, and print what costs most")
+    parser.add_argument("--saved", type=Path, metavar="FILE", help="measure nothing: print the tables of this bench.json")
+    parser.add_argument("--readme", action="store_true", help="put medians and targets into README.md")
     options = parser.parse_args()
     options.runs = (1 if options.quick else 5) if options.runs is None else options.runs
     options.warmup = 0.2 if options.quick else 0.3
@@ -179,6 +182,16 @@ def load_average() -> str:
 
 def main() -> None:
     options = parse_arguments()
+    metrics_of = {workload.name: workload.metrics for workload in WORKLOADS}
+    if options.saved is not None:
+        try:
+            results = report.read(options.saved, metrics_of)
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{options.saved}: {error}") from None
+        print(report.tables(results, WORKLOADS, "simple"))
+        if options.readme:
+            report.insert(results, WORKLOADS, README)
+        return
     manner = Manner(compile_client(), choose_congestion(), options.seconds, options.warmup)
     options.output.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -189,7 +202,7 @@ def main() -> None:
         "warmup": options.warmup,
         "load_before": load_average(),
     }
-    results = Results(settings, {workload.name: workload.metrics for workload in WORKLOADS})
+    results = Results(settings, metrics_of)
     workloads = plan(options, results)
     if options.profile:
         profile_all(options, manner, workloads)
@@ -201,6 +214,8 @@ def main() -> None:
     print(report.tables(results, workloads, "simple"))
     for path in report.write(results, workloads, options.output):
         print(f"written: {path}")
+    if options.readme:
+        report.insert(results, WORKLOADS, README)
 
 
 if __name__ == "__main__":

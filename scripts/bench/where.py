@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 try:
-    import protocols
     import run
     from endpoints import INTERFACE, SERVER_ADDRESS, TUNSTACK, TUNSTACK_PLAIN, TUNSTACK_STREAMS, Endpoint, Setting
     from layers import Frame, Layer, is_start, layer_of
@@ -29,6 +28,8 @@ try:
     from tabulate import tabulate
 except ModuleNotFoundError as missing:
     sys.exit(f"where: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
+
+from tunstack.daemon import benchservices as protocols
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent.parent / "README.md"

@@ -165,6 +165,14 @@ def test_the_report_has_medians_spread_ratios_and_what_is_missing(scripts: Simpl
     assert text.endswith("Not measured:\n\n- gVisor: apt-get install something\n")
     data, table = scripts.report.write(results, scripts.workloads.WORKLOADS, tmp_path)
     assert table.read_text() == text and '"kernel": [' in data.read_text()
+    again = scripts.report.read(data, results.metrics)
+    assert scripts.report.tables(again, scripts.workloads.WORKLOADS, "github") == text
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- run.py begins -->\nold\n<!-- run.py ends -->\nbelow\n")
+    scripts.report.insert(again, scripts.workloads.WORKLOADS, page)
+    written = page.read_text()
+    assert written.startswith("above\n<!-- run.py begins -->\nabacus, 2 CPUs") and written.endswith("<!-- run.py ends -->\nbelow\n")
+    assert "old" not in written and "| tunstack   | 14.00        |" in written
 
 
 @pytest.mark.parametrize(("count", "percent", "expected"), [(1, 50, 1), (100, 50, 50), (100, 99, 99), (101, 99, 100), (3, 99, 3)])

@@ -119,7 +119,8 @@ def _answer(pipe: Connection, what: str, timeout: float) -> object:
 def lines(samples: Samples, config: BenchConfig) -> Iterator[str]:
     """Give the result as a table."""
     yield f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
-    yield f"{config.runs} runs of {config.seconds:g} s, the endpoints by turns; medians; ratios within a run (from least to most)"
+    plural = "s" * (config.runs > 1)
+    yield f"{config.runs} run{plural} of {config.seconds:g} s, the endpoints by turns; medians; ratios within a run (from least to most)"
     yield f"{'':28}{KINDS[0]:>12}{KINDS[1]:>12}   ratio"
     for figure in FIGURES:
         kernel, ours = ([figure.of(sample) for sample in samples[figure.workload][kind]] for kind in KINDS)
