@@ -1,7 +1,7 @@
 # tunstack: building, running, testing. Everything is set up as it is needed; see scripts/setup.sh.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check budget interop bench packetdrill-plugin clean
+.PHONY: help build run test check budget interop bench where packetdrill-plugin clean
 
 BIN := .venv/bin
 # Only an interface takes root: where we are not root, what makes one goes through sudo.
@@ -12,7 +12,7 @@ ROOT_TESTS := tests/interop
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  ARGS='...' is handed on by run, test, interop and bench: make run ARGS='--http-root /srv'"
+	@echo "  ARGS='...' is handed on by run, test, interop, bench and where: make run ARGS='--http-root /srv'"
 
 build: ## make .venv/ with tunstack in it (.venv/bin/tunstack)
 	@scripts/setup.sh build
@@ -42,9 +42,13 @@ interop: ## run the interop matrix against Linux, 1440 cells; ARGS='--only mtu=5
 	@scripts/setup.sh test
 	@$(SUDO) $(BIN)/python scripts/interop/matrix.py $(ARGS)
 
-bench: ## compare with the kernel's TCP
-	@scripts/setup.sh test
+bench: ## measure beside the kernel's TCP, gVisor, lwIP and others: 10 minutes; ARGS=--quick one
+	@scripts/setup.sh bench
 	$(SUDO) $(BIN)/python scripts/bench/run.py $(ARGS)
+
+where: ## show where the time goes, by layer; ARGS='--readme' puts the table into README.md
+	@scripts/setup.sh test
+	$(SUDO) $(BIN)/python scripts/bench/where.py $(ARGS)
 
 packetdrill-plugin: ## make build/tunstack_packetdrill.so, with which packetdrill drives the engine
 	@scripts/setup.sh build

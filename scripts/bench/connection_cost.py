@@ -162,7 +162,7 @@ def main() -> None:
     if options.profile:
         profile = cProfile.Profile()
         uvloop.run(run(4000, options.parallel, profile.enable, profile.disable))
-        pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(45)
+        pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(70)
         return
     best, clients = uvloop.run(run(options.connections, options.parallel, lambda: None, lambda: None))
     meter = Meter()

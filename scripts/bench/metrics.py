@@ -61,7 +61,7 @@ MANY = (
 )
 IDLE = (Metric("resident", "octets/connection", _grown, 0), *_costs("connections", "us/connection", 1e6, 1))
 LINK = (
-    Metric("goodput", "Mbit/s", _field("mbit"), 1),
+    Metric("goodput", "Mbit/s", lambda sample: float(sample["mbit"]) * len(sample["octets"]), 0),
     Metric("CPU of the sender", "%", lambda sample: 100 * float(sample["cpu"]["sender"]), 0),
     Metric("CPU of the receiver", "%", lambda sample: 100 * float(sample["cpu"]["receiver"]), 0),
     Metric("CPU of the link", "%", lambda sample: 100 * float(sample["cpu"]["link"]), 0),

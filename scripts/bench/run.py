@@ -31,8 +31,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"bench: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
 
 HERE = Path(__file__).resolve().parent
-OTHER_RUNS = 2  # of what no target names
-SETTLE = 0.2  # s after a measurement, in which the kernel takes its namespaces down
+SETTLE = 0.1  # s after a measurement, in which the kernel takes its namespaces down
 
 # What the README compares with elsewhere, and this program cannot run.
 CANNOT = ("smoltcp: a Rust library, which no package of Debian or PyPI has on its own",)
@@ -122,16 +121,16 @@ class Measurement:
 def schedule(options: argparse.Namespace, workloads: list[Workload]) -> list[Measurement]:
     """Return the measurements in their order: within a run the endpoints of a workload follow each other, in every second run backwards.
 
-    What no target names is measured in the first OTHER_RUNS only, unless it is asked for by name.
+    What no target names is measured in the first of them only, unless something is asked for by name.
     """
-    others = options.runs if options.workload or options.endpoint else 0 if options.quick else OTHER_RUNS
+    asked = options.workload or options.endpoint
     return [
         Measurement(run, workload, endpoint)
         for run in range(1, options.runs + 1)
         for workload in workloads
         for endpoint in workload.endpoints[:: 1 if run % 2 else -1]
         if not options.endpoint or endpoint.name in options.endpoint
-        if run <= others or targets.is_named(workload.name, endpoint.name)
+        if asked or (run <= workload.other_runs and not options.quick) or targets.is_named(workload.name, endpoint.name)
     ]
 
 

@@ -9,12 +9,12 @@ import json
 import signal
 from importlib.metadata import version
 
-import protocols
 import streams
 import uvloop
 
 import tunstack.aio
 from tunstack.congestion import available
+from tunstack.daemon import benchservices
 from tunstack.engine.sysctl import Sysctl
 from tunstack.wire import codec
 
@@ -29,10 +29,10 @@ async def serve(host_address: str, address: str, congestion: str, offload: bool,
     async with endpoint:
         if program == "streams":
             for port, handler in streams.SERVICES:
-                await endpoint.start_server(handler, address, port, backlog=protocols.BACKLOG, limit=protocols.CHUNK)
+                await endpoint.start_server(handler, address, port, backlog=benchservices.BACKLOG, limit=benchservices.CHUNK)
         else:
-            for port, protocol in protocols.SERVICES:
-                await endpoint.create_server(protocol, address, port, backlog=protocols.BACKLOG)
+            for port, protocol in benchservices.SERVICES:
+                await endpoint.create_server(protocol, address, port, backlog=benchservices.BACKLOG)
         facts = {"loop": f"uvloop {version('uvloop')}", "congestion": sysctl.tcp_congestion_control, "backend": codec.BACKEND}
         print(json.dumps(facts), flush=True)
         await stopped.wait()

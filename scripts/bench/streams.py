@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from protocols import CHUNK, ECHO_PORT, IDLE_PORT, SINK_PORT, SOURCE_PORT
+from tunstack.daemon.benchservices import CHUNK, ECHO_PORT, IDLE_PORT, SINK_PORT, SOURCE_PORT
 
 SMALL = 64 * 1024  # octets that the echo reads at most
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -87,8 +87,7 @@ TARGETS = (
     Target(Figure("idle", TUNSTACK_STREAMS.name, "resident"), None, 8192.0, at_most=True),
     *_many("up"),
     *_many("down"),
-    _ratio("link", PAIRS[1], PAIRS[0], "goodput", 0.9),
-    _ratio("link", PAIRS[2], PAIRS[0], "goodput", 0.9),
+    *(_ratio(link, pair, PAIRS[0], "goodput", 0.9) for link in ("link x 16", "link, BBR") for pair in PAIRS[1:]),
 )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import metrics
-import protocols
 import same_link
 from endpoints import (
     ENDPOINTS,
@@ -36,6 +35,8 @@ from latency import Latencies
 from processes import CpuTime, Process, ProcessError, machine_busy
 from results import Metric, Sample
 from same_link import LINUX, Arrangement, Conditions
+
+from tunstack.daemon import benchservices
 
 # Connections of one measurement: connect(2) prefers the ports of one parity, and has to search once all of those are in TIME-WAIT.
 CONNECTIONS_MAX = 28_000
@@ -74,6 +75,7 @@ class Workload(ABC):
     metrics: tuple[Metric, ...]
     endpoints: Sequence[Named]
     headlines: tuple[str, ...]
+    other_runs: int = field(default=2, kw_only=True)  # in which endpoints are measured that no target names
 
     def obstacle(self) -> str:
         """Return what keeps it from being run here; nothing, if nothing does."""
@@ -157,15 +159,21 @@ class Pair:
 
 @dataclass(frozen=True)
 class LinkWorkload(Workload):
-    """One connection over our own emulated link, Linux or tunstack at either end."""
+    """Connections over our own emulated link, Linux or tunstack at either end."""
 
     conditions: Conditions
+    congestion: str
+    flows: int
     seconds: float
+
+    def obstacle(self) -> str:
+        known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+        return "" if self.congestion in known else f"this kernel has no {self.congestion}: modprobe tcp_{self.congestion}"
 
     def measure(self, endpoint: Named, run: int, manner: Manner) -> tuple[dict[str, Any], Sample]:
         assert isinstance(endpoint, Pair)
         # The seed is the run's: the same packets are lost, whoever sends them.
-        return {}, same_link.measure(endpoint.arrangement, self.conditions, manner.congestion, 1, self.seconds, run)
+        return {}, same_link.measure(endpoint.arrangement, self.conditions, self.congestion, self.flows, self.seconds, run)
 
 
 # What counts is not the link's offload where segments are small anyway: the kernel needs to be measured once only.
@@ -178,45 +186,51 @@ IDLE = (KERNEL, TUNSTACK, GVISOR, KERNEL_STREAMS, TUNSTACK_STREAMS, LWIP, MITMPR
 LINUX_TO_LINUX = Pair(same_link.BASE)
 PAIRS = (LINUX_TO_LINUX, *(Pair(one, LINUX_TO_LINUX.name) for one in same_link.ARRANGEMENTS if {one.sender, one.receiver} != {LINUX}))
 
+LOSSY = Conditions(loss=0.1, rtt=10.0, rate=1000.0)
+
 WORKLOADS: tuple[Workload, ...] = (
     ClientWorkload(
         "up", "bulk transfer to the server, one connection",
-        metrics.BULK, ENDPOINTS, ("throughput",), protocols.SINK_PORT, ("up",),
+        metrics.BULK, ENDPOINTS, ("throughput",), benchservices.SINK_PORT, ("up",),
     ),
     ClientWorkload(
         "down", "bulk transfer from the server, one connection",
-        metrics.BULK, SENDING, ("throughput",), protocols.SOURCE_PORT, ("down",),
+        metrics.BULK, SENDING, ("throughput",), benchservices.SOURCE_PORT, ("down",),
     ),
     ClientWorkload(
         "ping", "one octet to and fro, a CPU for each end",
-        metrics.PING, SMALL, ("p50", "p99"), protocols.ECHO_PORT, ("ping",), cpus=2,
+        metrics.PING, SMALL, ("p50", "p99"), benchservices.ECHO_PORT, ("ping",), cpus=2,
     ),
     ClientWorkload(
         "ping on one CPU", "the same, both ends on one CPU",
-        metrics.PING, SMALL, ("p50",), protocols.ECHO_PORT, ("ping",), cpus=1,
+        metrics.PING, SMALL, ("p50",), benchservices.ECHO_PORT, ("ping",), cpus=1,
     ),
     ClientWorkload(
         "connect", "connect, 100 octets to and fro, close; one at a time",
-        metrics.CONNECT, SMALL, ("connections",), protocols.ECHO_PORT, ("connect",),
+        metrics.CONNECT, SMALL, ("connections",), benchservices.ECHO_PORT, ("connect",),
     ),
     ClientWorkload(
         "connect x 32", "the same, 32 at a time",
-        metrics.CONNECT, SMALL, ("connections",), protocols.ECHO_PORT, ("-n", "32", "connect"),
+        metrics.CONNECT, SMALL, ("connections",), benchservices.ECHO_PORT, ("-n", "32", "connect"),
     ),
     ClientWorkload(
         "1000 up", "bulk transfer to the server, 1,000 connections at once",
-        metrics.MANY, MANY, ("throughput", "Jain's index"), protocols.SINK_PORT, ("-n", "1000", "many-up"), seconds=2.0,
+        metrics.MANY, MANY, ("throughput", "Jain's index"), benchservices.SINK_PORT, ("-n", "1000", "many-up"), seconds=2.0,
+        other_runs=1,
     ),
     ClientWorkload(
         "1000 down", "bulk transfer from the server, 1,000 connections at once",
-        metrics.MANY, MANY, ("throughput", "Jain's index"), protocols.SOURCE_PORT, ("-n", "1000", "many-down"), seconds=2.0,
+        metrics.MANY, MANY, ("throughput", "Jain's index"), benchservices.SOURCE_PORT, ("-n", "1000", "many-down"), seconds=2.0,
+        other_runs=1,
     ),
     ClientWorkload(
         "idle", f"what each of {IDLE_CONNECTIONS:,} idle connections takes of the server's process (the kernel's own memory not counted)",
-        metrics.IDLE, IDLE, ("resident",), protocols.IDLE_PORT, ("-n", str(IDLE_CONNECTIONS), "idle"), seconds=IDLE_SECONDS,
+        metrics.IDLE, IDLE, ("resident",), benchservices.IDLE_PORT, ("-n", str(IDLE_CONNECTIONS), "idle"), seconds=IDLE_SECONDS,
+        other_runs=1,
     ),
     LinkWorkload(
-        "link", "one connection over `tunstack link` at 1 Gbit/s, 10 ms round trip, 0.1 % of the packets lost",
-        metrics.LINK, PAIRS, (), Conditions(0.1, 10.0, 1000.0), seconds=4.0,
+        "link x 16", "16 connections with cubic over `tunstack link` at 1 Gbit/s, 10 ms round trip, 0.1 % of the packets lost",
+        metrics.LINK, PAIRS, (), LOSSY, "cubic", 16, 2.5,
     ),
+    LinkWorkload("link, BBR", "the same with one connection and BBR", metrics.LINK, PAIRS, (), LOSSY, "bbr", 1, 2.5),
 )  # fmt: skip

@@ -53,7 +53,7 @@ def poll(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment 
     if not unsent:
         if tx.chrono and tx.snd_una == seq:
             chrono.switch(tx, IDLE, now)
-        return _poll_ack(stack, conn, 0, now)
+        return _poll_ack(stack, conn, True, now)
     outstanding = (seq - tx.snd_una) & MASK
     mss = tx.mss_now
     if not outstanding and unsent <= mss and unsent <= tx.snd_wnd and unsent <= tx.sndbuf and not tx.more and not conn.options.cork:
@@ -103,7 +103,7 @@ def poll(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment 
             return output.poll_and_look(stack, conn, now, max_payload)  # the persist timer's matter
         if tx.chrono != BUSY or limit < outstanding + mss:
             chrono.held_up(tx, now)
-        return _poll_ack(stack, conn, unsent, now)
+        return _poll_ack(stack, conn, room < (unsent if unsent < mss else mss) and tx.burst > 0, now)
 
     # `Sender.sent` and the timer
     end = (seq + size) & MASK
@@ -202,8 +202,8 @@ def _send(stack: Stack, conn: Connection, seq: int, position: int, size: int, is
     )
 
 
-def _poll_ack(stack: Stack, conn: Connection, unsent: int, now: int) -> Segment | None:  # hot
-    """A bare ACK, if one is due: `output.poll_ack`."""
+def _poll_ack(stack: Stack, conn: Connection, is_drained: bool, now: int) -> Segment | None:  # hot
+    """A bare ACK, if one is due: `output.poll_ack`. `is_drained`: there is no data, or no room for it in the congestion window."""
     rx = conn.rx
     if not rx.acks_due:
         return None
@@ -213,7 +213,7 @@ def _poll_ack(stack: Stack, conn: Connection, unsent: int, now: int) -> Segment 
         window = rx.field
     else:
         window = advertise(rx)
-    stack.is_drained = not (unsent or rx.acks_due)
+    stack.is_drained = is_drained and not rx.acks_due
     return Segment(
         conn.flow,
         conn.tx.snd_nxt,

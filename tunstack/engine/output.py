@@ -20,6 +20,7 @@ from tunstack.engine.receivewindow import advertise
 from tunstack.engine.retransmission import restart_timer, set_timer
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.scoreboard import SACKED
+from tunstack.engine.sender import BURST_MAX
 from tunstack.engine.state import CLOSED, ESTABLISHED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_lt
@@ -67,6 +68,8 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:
     is_urgent = tx.urgent_end and urgent.is_sending(tx)
     if is_urgent:
         max_payload = tx.mss_now  # each packet has a pointer of its own
+    elif tx.pacer is not None and max_payload > BURST_MAX:
+        max_payload = BURST_MAX  # a device may take more at once, but what is paced is to be spread
     recovery = conn.recovery
     if tx.board.lost_out or recovery.probe_due:
         if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at and not (recovery.probe_due or recovery.force):
@@ -115,7 +118,7 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:
 def sendable(conn: Connection, max_payload: int, nodelay: bool, cork: bool) -> int:
     """Return how many octets of new data may leave now in one (super-)segment, 0 if none."""
     tx = conn.tx
-    if not tx.burst and tx.unsent > tx.mss_now:
+    if not tx.burst and min(tx.unsent, max_payload) > tx.mss_now:
         tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
     return tx.sendable(max_payload, nodelay, cork)
 
@@ -239,7 +242,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
         if index:
             return None  # the peer took its window back, or never had one for a SYN's data; what it acknowledges comes first
         window = mss
-    size = min(room, max_payload, window)
+    size = min(room, max_payload, window, BURST_MAX)
     board.split(index, size // mss * mss or size)
     conn.recovery.force = False
     tx.resent(flight, now)
