@@ -56,6 +56,7 @@ class Driver:
         "_clock",
         "_fd",
         "_flush_handle",
+        "_goes_on",
         "_grain",
         "_in_turn",
         "_looks_to_skip",
@@ -64,7 +65,6 @@ class Driver:
         "_retry_handle",
         "_timer",
         "_timer_at",
-        "_work",
         "device",
         "error",
         "is_running",
@@ -84,7 +84,7 @@ class Driver:
         self._now = 0  # time of the turn
         self._in_turn = False  # time stands still, and a flush follows by itself
         self._fd = -1
-        self._work = 0  # done in this turn
+        self._goes_on = False  # this turn does, with another batch
         self._looks_to_skip = 0  # for so many short answers we do not look whether the next question is there
         self._timer: asyncio.Handle | None = None
         self._timer_at = NEVER  # when it fires
@@ -119,7 +119,7 @@ class Driver:
         self._stop()
 
     def _stop(self) -> None:
-        self.is_running = False
+        self.is_running = self._goes_on = False
         self.stack.on_dirty = None
         if self._fd >= 0:
             self.loop.remove_reader(self._fd)
@@ -173,8 +173,9 @@ class Driver:
         """
         stack = self.stack
         read_batch = self.device.read_batch
-        self._work = 0
-        while self._work < WORK_A_TURN:
+        self._goes_on = True
+        work = 0
+        while work < WORK_A_TURN:
             try:
                 batch = read_batch()
             except OSError as error:
@@ -183,26 +184,26 @@ class Driver:
                 return
             segments = batch.segments
             if not (segments or batch.packets or batch.checksum_errors or batch.header_errors):
-                if self._work and self._fd >= 0:
+                if work and self._fd >= 0:
                     self._looks_to_skip = LOOKS_TO_SKIP
                 return
             now = self._now = self._clock()
             stack.receive(batch, now)
             sent = self._flush(now)
-            if not self.is_running:
-                return  # the application closed it, or the device went away
             if batch.packets:
                 self._arm(now)  # fragments have a deadline of their own
+            if not self._goes_on:
+                break
             if self._looks_to_skip and sent == 1 == len(segments) and segments[0].packets == 1 and segments[0].length:
                 self._looks_to_skip -= 1
                 return
-            self._work += len(segments) + sent + BATCH_WORK
-        if self._fd < 0:
+            work += len(segments) + sent + BATCH_WORK
+        if self._fd < 0 and self.is_running:
             self._read_soon()  # with a descriptor the loop comes back by itself
 
     def end_turn(self) -> None:
         """Read no further batch in this turn: somebody will take no more before others have run."""
-        self._work = WORK_A_TURN
+        self._goes_on = False
 
     # Segments out.
 
@@ -233,7 +234,10 @@ class Driver:
         if self._blocked is None:
             poll_transmit = stack.poll_transmit
             write = self.device.write
-            while (item := poll_transmit(now)) is not None:
+            for sent in range(ITEMS_A_FLUSH):
+                item = poll_transmit(now)
+                if item is None:
+                    break
                 try:
                     if not write(item):
                         self._wait_writable(partial(write, item))
@@ -241,10 +245,8 @@ class Driver:
                 except OSError as error:
                     self._fail(error)
                     return sent
-                sent += 1
-                if sent == ITEMS_A_FLUSH:
-                    self._flush_soon()
-                    break
+            else:
+                self._flush_soon()
         if stack.timers.soonest < self._armed_for:
             self._arm(now)
         return sent
