@@ -87,7 +87,7 @@ class Device(MemoryDevice):
     def __init__(self, plan: HostPlan, offload: bool) -> None:
         super().__init__(plan.mtu, 1_000_000, offload)
         self._batch = plan.batch
-        self._reader = codec.Reader(vnet=offload, max_frames=plan.batch, coalesce=plan.coalesce)
+        self._reader = codec.Reader(vnet=offload, max_frames=plan.batch, coalesce=plan.coalesce, coalesce_acks=plan.coalesce)
 
     def read_batch(self) -> Batch:
         inbox = self._inbox

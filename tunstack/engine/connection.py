@@ -120,7 +120,7 @@ class Connection:
         "write_low_water",
     )
 
-    def __init__(self, stack: Stack, flow: bytes, flow_in: bytes, iss: int, options: SocketOptions, sink: Sink) -> None:
+    def __init__(self, stack: Stack, flow: bytes, flow_in: bytes, iss: int, ts_offset: int, options: SocketOptions, sink: Sink) -> None:
         self.stack = stack
         self.flow = flow  # of the segments that we send
         self.flow_in = flow_in  # of those that come
@@ -141,7 +141,7 @@ class Connection:
         self.ts_ok = False  # timestamps are in use
         self.adopted_timeout = 0  # user timeout by the peer's UTO option; 0: none
         self.uto_due = usertimeout.is_enabled(options, stack.sysctl)  # our UTO option is to be sent
-        self.ts_offset = stack.isn.ts_offset(flow) if stack.sysctl.tcp_timestamps else 0
+        self.ts_offset = ts_offset  # of our timestamp clock
         self.listener: object | None = None  # the listener that it came by
         # The application's side.
         self.paused = False  # on_data and on_eof are held back

@@ -354,7 +354,7 @@ class Stack:
         flow = pack_flow(local, local_port, remote, remote_port)
         old = self.flows.get(reverse_flow(flow))
         iss = take_over(old) if isinstance(old, TimeWait) else self.isn.isn(flow, now)
-        conn = Connection(self, flow, reverse_flow(flow), iss, options, sink)
+        conn = Connection(self, flow, reverse_flow(flow), iss, self.isn.ts_offset(flow), options, sink)
         self.adopt(conn)
         if is_own_port:
             self._ports.keep(conn)
@@ -378,8 +378,10 @@ class Stack:
         """A connection is over: its four-tuple is free, if no entry has taken its place, and what it held is given back."""
         if self.flows.get(conn.flow_in) is conn:
             del self.flows[conn.flow_in]
-        self.orphans.discard(conn)
-        self.memory.release(conn)
+        if conn.is_orphan:
+            self.orphans.discard(conn)
+        if conn.pages:
+            self.memory.release(conn)
         self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:
