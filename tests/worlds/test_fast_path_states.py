@@ -151,15 +151,18 @@ def rough(seed: int) -> Run:
 
 
 def steps(run: Run, fast_path: bool, look_at: int | None = None) -> tuple[list[bytes], Fields]:
-    """Return the state after every step as a digest, and in full after the step `look_at`."""
+    """Return the state after every step that changed it as a digest, and in full after the step `look_at`."""
     seen: list[bytes] = []
     full: Fields = {}
+    last: dict[int, bytes] = {}  # of each stack
 
     def look(stack: Stack) -> None:
-        if len(seen) < STEPS:
-            if len(seen) == look_at:
-                full.update(fields(stack))
-            seen.append(digest(stack))
+        if len(seen) >= STEPS or (state := digest(stack)) == last.get(id(stack)):
+            return  # to be asked for output in vain changes nothing, and need not be
+        if len(seen) == look_at:
+            full.update(fields(stack))
+        seen.append(state)
+        last[id(stack)] = state
 
     run(fast_path, look)
     return seen, full
