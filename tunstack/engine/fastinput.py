@@ -158,7 +158,8 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
     if rx.acks_due:
         rx.delack_at = NEVER  # perhaps set a moment ago, and not armed
         if not conn.is_dirty:
-            conn.mark_dirty()
+            conn.is_dirty = True
+            stack.on_connection_dirty(conn)
     elif rx.delack_at < conn.heap_at:
         conn.arm(rx.delack_at)
 
@@ -215,4 +216,5 @@ def _acknowledged(conn: Connection, ack: int, acked: int, flight: int, now: int)
     else:
         set_timer(conn, True, now)
     if not conn.is_dirty:
-        conn.mark_dirty()
+        conn.is_dirty = True
+        conn.stack.on_connection_dirty(conn)
