@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 enum { NEEDS_CSUM = 1, DATA_VALID = 2, GSO_TCPV4 = 1, GSO_ECN = 0x80 };
-enum { SMALL = 2048 }; /* octets of a frame that is no part of a bulk transfer, which would have filled it */
+enum { SMALL = 512, LOOKS_TO_SKIP = 15 }; /* SMALL: octets of data that are no part of a bulk transfer, which would have filled the frame */
 
 /* VIRTIO 1.2, 5.1.6, legacy form: a TUN interface has it in the machine's byte order */
 struct vnet {
@@ -135,11 +135,17 @@ void ts_reader_add(struct ts_reader *reader, const uint8_t *frame, size_t length
     take(reader, length);
 }
 
+/* Whether the batch so far is one small piece of data, of one frame. */
+static bool is_small_data(const struct ts_reader *reader, uint32_t frames)
+{
+    const struct ts_record *record = reader->records;
+    return frames == 1 && reader->count == 1 && record->present != TS_IS_PACKET && record->length > 0 && record->length <= SMALL;
+}
+
 int ts_reader_read(struct ts_reader *reader, int fd)
 {
     uint32_t frames = 0;
     size_t octets = 0;
-    int flags = 0;
     ts_reader_begin(reader);
     while (frames < reader->max_frames && octets < reader->max_octets) {
         ssize_t length = read(fd, reader->buffer + (size_t)reader->count * TS_SLOT, TS_MAX_FRAME);
@@ -147,17 +153,19 @@ int ts_reader_read(struct ts_reader *reader, int fd)
             take(reader, (size_t)length);
             frames++;
             octets += (size_t)length;
+            if (reader->looks_to_skip > 0 && is_small_data(reader, frames)) {
+                reader->looks_to_skip--;
+                break;
+            }
             continue;
         }
         if (length < 0 && errno == EINTR)
             continue;
         if (frames == 0 && !(length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)))
             return length < 0 ? -errno : -ENODEV;
-        if (frames == 1 && octets < SMALL)
-            flags |= TS_DRAINED;
+        if (is_small_data(reader, frames))
+            reader->looks_to_skip = LOOKS_TO_SKIP;
         break;
     }
-    if (reader->is_unusual)
-        flags |= TS_UNUSUAL;
-    return (int)reader->count | flags;
+    return (int)reader->count | (reader->is_unusual ? TS_UNUSUAL : 0);
 }

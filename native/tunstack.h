@@ -164,8 +164,7 @@ bool ts_ack_advances(const struct ts_record *head, const struct ts_record *next)
 /* Flags of a batch, above its number of records (ts_reader_read) */
 enum {
     TS_COUNT = 0xFFFF,
-    TS_UNUSUAL = 1 << 16, /* there are errors to be counted, or packets, or unknown options */
-    TS_DRAINED = 1 << 17  /* a single small frame came, and nothing was behind it */
+    TS_UNUSUAL = 1 << 16 /* there are errors to be counted, or packets, or unknown options */
 };
 
 /* One batch. Slot i of the buffer holds the frame that record i began with; slot `count` is where the next frame goes. */
@@ -181,6 +180,7 @@ struct ts_reader {
     uint32_t checksum_errors;
     uint32_t header_errors;
     uint32_t ignored;
+    uint8_t looks_to_skip;     /* so often ts_reader_read leaves it at one frame that is small data */
     bool is_unusual;           /* TS_UNUSUAL */
     bool vnet;
     bool coalesce;             /* data */
@@ -193,7 +193,8 @@ void ts_reader_begin(struct ts_reader *reader);
 /* Adds frame[0..length), which is copied. The caller has seen to it that count < slots. */
 void ts_reader_add(struct ts_reader *reader, const uint8_t *frame, size_t length);
 
-/* Begins a new batch and reads from a non-blocking descriptor. Returns the number of records, with flags as above, or -errno if nothing
+/* Begins a new batch and reads from a non-blocking descriptor, all that is there but for the limits. Only where a few octets of data came,
+ * and the last look behind such a frame was in vain, it does not look for some time: most often the peer waits for an answer. Returns the number of records, with flags as above, or -errno if nothing
  * was read because of an error (-ENODEV for an end of file). */
 int ts_reader_read(struct ts_reader *reader, int fd);
 

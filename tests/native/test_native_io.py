@@ -389,21 +389,22 @@ def test_a_queue_that_fills_in_the_middle_of_a_burst_loses_the_rest_and_counts(c
 
 
 @both
-def test_a_lone_small_frame_is_told_from_one_of_many(codec: ModuleType, pair: Pair) -> None:
-    """The loop need not look again at once behind a packet that came alone."""
-    reader = codec.Reader(False, max_frames=3)
+@pytest.mark.parametrize("vnet", [False, True])
+def test_behind_small_data_that_came_alone_it_does_not_look_for_some_time(codec: ModuleType, pair: Pair, vnet: bool) -> None:
+    reader = codec.Reader(vnet, coalesce=False)
 
-    def drained(*sizes: int, waiting: int = 0) -> bool:
+    def read(*sizes: int) -> int:
         for size in sizes:
-            pair[1].send(codec.encode(make_segment(size))[0])
-        batch = reader.read(pair[0].fileno())
-        assert len(batch.segments) == min(len(sizes) + waiting, 3)
-        is_drained: bool = batch.is_drained
-        return is_drained
+            pair[1].send(bytes(10 * vnet) + codec.encode(make_segment(size))[0])
+        return len(reader.read(pair[0].fileno()).segments)
 
-    assert drained() and drained(0) and drained(1448) and drained(0)
-    assert not drained(0, 0) and not drained(5000) and not drained(0, 0, 0, 0)
-    assert drained(waiting=1)  # the fourth, alone: it is small, and nothing is behind it
+    assert [read(1, 1), read(0), read(0, 0), read(513), read(513, 513)] == [2, 1, 2, 1, 2]  # these are no such frames
+    assert read(1) == 1  # a look in vain
+    assert [read(1, 1), read(), read(512, 0), read()] == [1, 1, 1, 1]  # no look, and what came next is next
+    assert read(0, 0) == read(600, 600) == 2  # other frames are read as ever
+    assert [read(1) for _ in range(12)] == [1] * 12  # fifteen frames in all
+    assert read(1, 1) == 2  # the look is not in vain
+    assert read(1, 1) == 2
 
 
 @both

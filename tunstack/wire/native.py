@@ -32,7 +32,6 @@ _FULL = Struct("=12sIIII8xHHHHH2xHBBBBBB32s40s")
 _MAX_VIEWS: int = lib.TS_MAX_VIEWS
 _COUNT: int = lib.TS_COUNT
 _UNUSUAL: int = lib.TS_UNUSUAL
-_DRAINED: int = lib.TS_DRAINED
 _new = Segment.__new__
 _read = lib.ts_reader_read
 _send = lib.ts_writer_send
@@ -75,7 +74,6 @@ class Reader:
         self._reader.records = self._records_pin
         self._batch = Batch()  # most batches are segments and no more: they take turns in this one
         self._nothing = Batch()
-        self._nothing.is_drained = True
         self._fresh_buffer()
 
     def _fresh_buffer(self) -> None:
@@ -113,7 +111,6 @@ class Reader:
             batch = self._batch
             batch.segments = []
             _unpack(self._records, result & _COUNT, self._buffer, batch)
-        batch.is_drained = result >= _DRAINED
         return batch
 
     def parse(self, frames: Sequence[Buffer]) -> Batch:

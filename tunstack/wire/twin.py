@@ -20,7 +20,8 @@ from tunstack.wire.segment import CWR, FIN, PSH, SYN, URG, Batch, Segment
 
 BACKEND = "python"
 
-SMALL = 2048  # octets of a frame that is no part of a bulk transfer, which would have filled it
+SMALL = 512  # octets of data that are no part of a bulk transfer, which would have filled the frame
+LOOKS_TO_SKIP = 15
 
 
 class Reader:
@@ -42,18 +43,19 @@ class Reader:
         self._coalesce = coalesce
         self.coalesce_acks = coalesce_acks
         self.octets = 0  # of IPv4 packets that came and were good, ever
+        self._looks_to_skip = 0  # so often `read` leaves it at one frame that is small data
         self._file: FileIO | None = None
 
     def read(self, fd: int) -> Batch:
         """Return what has arrived, possibly nothing, without waiting; it is borrowed until the next call.
 
-        OSError if the device is gone; what was read before the error is returned first.
+        Only where a few octets of data came, and the last look behind such a frame was in vain, it does not look for some time: most
+        often the peer waits for an answer. OSError if the device is gone; what was read before the error is returned first.
         """
         if self._file is None or self._file.fileno() != fd:
             self._file = FileIO(fd, "r", closefd=False)
         frames: list[Buffer] = []
         octets = 0
-        is_empty = False
         while len(frames) < self._max_frames and octets < self._max_octets:
             buffer = bytearray(virtio.LENGTH + MAX_PACKET)
             try:
@@ -63,7 +65,8 @@ class Reader:
                     break
                 raise
             if length is None:  # EAGAIN
-                is_empty = True
+                if len(frames) == 1 and self._is_small_data(frames[0]):
+                    self._looks_to_skip = LOOKS_TO_SKIP
                 break
             if not length:
                 if frames:
@@ -71,9 +74,14 @@ class Reader:
                 raise OSError(ENODEV, "the other end of the device is closed")
             frames.append(memoryview(buffer)[:length])
             octets += length
-        batch = self.parse(frames)
-        batch.is_drained = is_empty and (not frames or (len(frames) == 1 and octets < SMALL))
-        return batch
+            if self._looks_to_skip and len(frames) == 1 and self._is_small_data(frames[0]):
+                self._looks_to_skip -= 1
+                break
+        return self.parse(frames)
+
+    def _is_small_data(self, frame: Buffer) -> bool:
+        segment = tcp.parse(memoryview(frame)[virtio.LENGTH if self._vnet else 0 :], False).segment
+        return segment is not None and 0 < segment.length <= SMALL
 
     def parse(self, frames: Sequence[Buffer]) -> Batch:
         """Return the batch of frames that are in memory; each with its virtio header if `vnet`."""
