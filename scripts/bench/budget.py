@@ -132,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     group.add_argument("--show", action="store_true", help="print the figures of now, and compare with nothing")
     options = parser.parse_args(arguments)
     try:
-        figures.read(BUDGET), figures.read_functions(FUNCTIONS)
+        figures.read(BUDGET)
+        figures.read_functions(FUNCTIONS)
     except ValueError as error:
         sys.exit(f"budget: {BUDGET.name} or {FUNCTIONS.name} cannot be read ({error}): take a version of both from git, then make budget")
     measured = figures.measure()
