@@ -30,6 +30,7 @@ PACKAGES = (
     ("/tunstack/congestion/", Layer.ENGINE),
     ("/tunstack/seq.py", Layer.ENGINE),
     ("/tunstack/aio/", Layer.ASYNCIO),
+    ("/tunstack/daemon/", Layer.APPLICATION),  # the servers of the benchmark
     ("/scripts/bench/", Layer.APPLICATION),
 )
 MEMORY = frozenset(("exc_page_fault", "__x64_sys_munmap", "__x64_sys_mmap", "__x64_sys_mremap", "__x64_sys_brk", "__x64_sys_madvise"))

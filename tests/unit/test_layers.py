@@ -40,7 +40,7 @@ def layers() -> Any:
         ((), "/usr/bin/python3.11", (("/x/tunstack/congestion/cubic.py", "Cubic.on_ack", 9), RUN), "ENGINE"),
         ((), "/x/uvloop/loop.so", (ON_DATA, RUN), "LOOP"),
         ((), "/usr/bin/python3.11", (RUN,), "LOOP"),
-        ((), "/usr/bin/python3.11", (("/x/scripts/bench/protocols.py", "Echo.data_received", 60), RUN), "APPLICATION"),
+        ((), "/usr/bin/python3.11", (("/x/tunstack/daemon/benchservices.py", "Echo.data_received", 60), RUN), "APPLICATION"),
     ],
 )
 def test_a_sample_belongs_to_a_layer(layers: Any, kernel: Any, library: str, python: Any, layer: str) -> None:
