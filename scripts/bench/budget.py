@@ -16,6 +16,7 @@ from pathlib import Path
 try:
     import figures
     from figures import PYTHON, Figures, Measured
+    from meter import MeterError
 except ModuleNotFoundError as missing:
     sys.exit(f"budget: the module {missing.name} is missing: make build, or pip install -e .")
 
@@ -132,10 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     group.add_argument("--show", action="store_true", help="print the figures of now, and compare with nothing")
     options = parser.parse_args(arguments)
     try:
-        figures.read(BUDGET), figures.read_functions(FUNCTIONS)
+        figures.read(BUDGET)
+        figures.read_functions(FUNCTIONS)
     except ValueError as error:
         sys.exit(f"budget: {BUDGET.name} or {FUNCTIONS.name} cannot be read ({error}): take a version of both from git, then make budget")
-    measured = figures.measure()
+    try:
+        measured = figures.measure()
+    except MeterError as error:
+        sys.exit(f"budget: {error}")
     if options.write:
         write(measured)
     elif options.show:

@@ -55,7 +55,7 @@ def function_name(code: CodeType) -> str:
 
 
 def measure() -> Measured:
-    """Measure everything that can be measured here."""
+    """Measure everything that can be measured here. MeterError where what should be measurable is not."""
     measured = Measured()
     bytecodes = measured.sections["bytecodes", PYTHON] = {}
     for scenario, probe in scenarios():
@@ -77,9 +77,11 @@ def measure() -> Measured:
         for scenario, _ in scenarios():
             allocations |= _run(scenario, counter)[0]
     try:
-        measured.sections["instructions", native_paths.toolchain()] = native_paths.count()
+        toolchain = native_paths.toolchain()
     except MeterError as error:
         measured.left_out.append(f"instructions of the C extension: {error}")
+    else:
+        measured.sections["instructions", toolchain] = native_paths.count()
     return measured
 
 

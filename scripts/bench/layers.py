@@ -30,6 +30,7 @@ PACKAGES = (
     ("/tunstack/congestion/", Layer.ENGINE),
     ("/tunstack/seq.py", Layer.ENGINE),
     ("/tunstack/aio/", Layer.ASYNCIO),
+    ("/tunstack/daemon/", Layer.APPLICATION),  # the servers of the benchmark
     ("/scripts/bench/", Layer.APPLICATION),
     ("/tunstack/daemon/benchservices.py", Layer.APPLICATION),
 )

@@ -30,6 +30,7 @@ PATHS = {
     "parse, without checksum": "parse",
     "build a header": "header",
     "checksum, 1 KiB": "checksum",
+    "copy and checksum, 1 KiB": "copy_and_checksum",
     "writer, a 64 KB segment": "send_super",
     "writer, an ACK": "send_ack",
     "segmentation, a packet": "segmentation",
@@ -66,7 +67,8 @@ def count() -> dict[str, float]:
         command = [build.compilers()[0], *build.FLAGS, f"-I{NATIVE}", *sources, os.fspath(HERE / "native_paths.c"), "-o", program]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise MeterError(f"native_paths.c does not compile: {done.stderr.strip().splitlines()[0]}")
+            reason = next((line for line in done.stderr.splitlines() if "error" in line), "it cannot be linked")
+            raise MeterError(f"native_paths.c does not compile: {reason}")
         return {label: _count_path(program, path, directory) for label, path in PATHS.items()}
 
 

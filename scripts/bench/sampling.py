@@ -72,6 +72,10 @@ def _symbols_of(library: str) -> _Symbols:
     return _Symbols(lines)
 
 
+def _kernel_symbols() -> _Symbols:
+    return _Symbols(Path("/proc/kallsyms").read_text().splitlines())
+
+
 class _Maps:
     """What is mapped where in this process."""
 
@@ -119,6 +123,8 @@ class Sampler:
         self.cpu_time = 0.0  # s
 
     def start(self) -> None:
+        if not _kernel_symbols().name((1 << 64) - 1):
+            raise MeterError("the kernel hides its addresses: kernel.kptr_restrict has to be 0 or 1, and we root")
         self.cpu_time = -time.thread_time()
         number = self._library.sampler_start(RATE, MOST)
         if number:
@@ -135,7 +141,7 @@ class Sampler:
 
     def places(self) -> Counter[Place]:
         """Return how many samples there are of each place."""
-        kernel = _Symbols(Path("/proc/kallsyms").read_text().splitlines())
+        kernel = _kernel_symbols()
         maps = _Maps()
         samples = self._library.sampler_samples()
         places: Counter[Place] = Counter()

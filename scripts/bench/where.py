@@ -26,6 +26,8 @@ try:
     from layers import Frame, Layer, is_start, layer_of
     from processes import Process, ProcessError
     from tabulate import tabulate
+
+    from tunstack.daemon.benchservices import ECHO_PORT, SINK_PORT, SOURCE_PORT
 except ModuleNotFoundError as missing:
     sys.exit(f"where: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
 
@@ -69,14 +71,14 @@ class Result:
 
 
 CASES = (
-    Case("up", TUNSTACK, ("up",), protocols.SINK_PORT, "segment in"),
-    Case("up, streams", TUNSTACK_STREAMS, ("up",), protocols.SINK_PORT, "segment in"),
-    Case("down", TUNSTACK, ("down",), protocols.SOURCE_PORT, "segment out"),
-    Case("up, no offload", TUNSTACK_PLAIN, ("up",), protocols.SINK_PORT, "packet in"),
-    Case("down, no offload", TUNSTACK_PLAIN, ("down",), protocols.SOURCE_PORT, "packet out"),
-    Case("ping", TUNSTACK, ("ping",), protocols.ECHO_PORT, "round trip"),
-    Case("connect", TUNSTACK, ("connect",), protocols.ECHO_PORT, "connection"),
-    Case("connect x 32", TUNSTACK, ("-n", "32", "connect"), protocols.ECHO_PORT, "connection"),
+    Case("up", TUNSTACK, ("up",), SINK_PORT, "segment in"),
+    Case("up, streams", TUNSTACK_STREAMS, ("up",), SINK_PORT, "segment in"),
+    Case("down", TUNSTACK, ("down",), SOURCE_PORT, "segment out"),
+    Case("up, no offload", TUNSTACK_PLAIN, ("up",), SINK_PORT, "packet in"),
+    Case("down, no offload", TUNSTACK_PLAIN, ("down",), SOURCE_PORT, "packet out"),
+    Case("ping", TUNSTACK, ("ping",), ECHO_PORT, "round trip"),
+    Case("connect", TUNSTACK, ("connect",), ECHO_PORT, "connection"),
+    Case("connect x 32", TUNSTACK, ("-n", "32", "connect"), ECHO_PORT, "connection"),
 )
 
 
