@@ -31,7 +31,6 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"where: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
 
-from tunstack.daemon import benchservices as protocols
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent.parent / "README.md"
