@@ -229,6 +229,20 @@ async def test_a_flood_does_not_starve_the_loop(ours):
     ours.server.close()
 
 
+async def test_a_device_that_goes_away_under_a_large_write_is_told_by_the_loop(wrapped):
+    near, far, server = await connected(wrapped)
+    await settle()
+    wrapped.devices[0].write_error = OSError(errno.EBADFD, "File descriptor in bad state")
+    near.transport.write(BIG)
+    assert near.events == ["made"] and near.transport.is_closing()
+    await near.until("lost OSError")
+    assert near.error.errno == errno.EBADFD and "pause" not in near.events
+    assert_nothing_left(wrapped.client)
+    far.transport.abort()
+    await settle()
+    server.close()
+
+
 async def test_a_driver_that_is_behind_says_so(ours):
     """A turn that ends at its bound, not for want of frames; and no longer, once all is read."""
     endpoint = ours.server

@@ -80,6 +80,7 @@ class Stack:
         self.memory = Memory(self.sysctl, self.counters)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
+        self.may_tell = True  # ... and may be called now
         self.on_dirty: Callable[[], None] | None = None  # output appeared
         self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
@@ -248,7 +249,7 @@ class Stack:
                     return out
                 dirty.popleft()
                 self._settle(conn, now)
-            if not self.writable:
+            if not (self.writable and self.may_tell):
                 return None
             # Last, so that an application that writes at once finds everything sent that could be.
             writable, self.writable = self.writable, []
