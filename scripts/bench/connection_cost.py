@@ -21,10 +21,10 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-import protocols
 import uvloop
 
 from tunstack.aio.endpoint import Endpoint
+from tunstack.daemon import benchservices
 from tunstack.wire.flow import pack_address, pack_flow
 from tunstack.wire.segment import ACK, FIN, PSH, SYN, Batch, Segment
 
@@ -59,7 +59,7 @@ class Clients:
 
     def _open(self) -> None:
         self._port = self._port + 1 if self._port < LAST_PORT else FIRST_PORT
-        flow = pack_flow(CLIENT, self._port, SERVER, protocols.ECHO_PORT)
+        flow = pack_flow(CLIENT, self._port, SERVER, benchservices.ECHO_PORT)
         self._send(Segment(flow, 1000, 0, SYN, 64240, (), 0, 7, 0, 0, (), 1460, 10, True))
 
     def _send(self, segment: Segment) -> None:
@@ -144,7 +144,7 @@ async def run(count: int, parallel: int, begin: Callable[[], None], end: Callabl
     clients = Clients(parallel, done)
     endpoint = Endpoint(clients, [SERVER], random=random.Random(1), secret=bytes(16))
     async with endpoint:
-        await endpoint.create_server(protocols.Echo, "10.77.0.2", protocols.ECHO_PORT, backlog=protocols.BACKLOG)
+        await endpoint.create_server(benchservices.Echo, "10.77.0.2", benchservices.ECHO_PORT, backlog=benchservices.BACKLOG)
         await finished.wait()
         endpoint.close()
     return best, clients

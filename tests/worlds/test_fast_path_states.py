@@ -151,18 +151,21 @@ def rough(seed: int) -> Run:
 
 
 def steps(run: Run, fast_path: bool, look_at: int | None = None) -> tuple[list[bytes], Fields]:
-    """Return the state after every step that changed it as a digest, and in full after the step `look_at`."""
+    """Return the state after every step that changes a stack as a digest, and in full after the step `look_at`.
+
+    A step that changes nothing is a timer's that fires too early: which of them do is nobody's business.
+    """
     seen: list[bytes] = []
     full: Fields = {}
-    last: dict[int, bytes] = {}  # of each stack
+    last: dict[Stack, bytes] = {}
 
     def look(stack: Stack) -> None:
-        if len(seen) >= STEPS or (state := digest(stack)) == last.get(id(stack)):
-            return  # to be asked for output in vain changes nothing, and need not be
-        if len(seen) == look_at:
-            full.update(fields(stack))
-        seen.append(state)
-        last[id(stack)] = state
+        state = digest(stack)
+        if len(seen) < STEPS and last.get(stack) != state:
+            if len(seen) == look_at:
+                full.update(fields(stack))
+            last[stack] = state
+            seen.append(state)
 
     run(fast_path, look)
     return seen, full

@@ -20,7 +20,7 @@ class Sink(Protocol):
         """The handshake is done (only for connections that were opened by `Stack.connect`)."""
 
     def on_data(self, data: memoryview | bytes) -> None:
-        """In-order data: bytes if it waited, else a view, borrowed for the length of the call. Not called while the connection is paused."""
+        """In-order data: bytes if it waited, else a view, borrowed for the call. Not called while the connection is paused."""
 
     def on_eof(self) -> None:
         """The peer's FIN: no more data will come. Not called while the connection is paused."""
