@@ -27,6 +27,7 @@ from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
 from tunstack.engine.listeners import Listeners
 from tunstack.engine.memory import PAGE_SHIFT, Memory
+from tunstack.engine.neighbours import Neighbours
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.orphans import Orphans
@@ -84,6 +85,7 @@ class Stack:
         self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self.random = random
+        self.neighbours: Neighbours | None = None  # stacks of other processes on the same addresses
         self._addresses = frozenset(config.addresses)
         self.listeners = Listeners(self.isn.ts_offset)
         self._ports = Ports(self, random)
@@ -140,6 +142,8 @@ class Stack:
         """Handle a batch from the device. Sinks are called in here, at the end of each segment."""
         counters = self.counters
         flows = self.flows
+        if self.neighbours is not None:
+            batch.segments = self.neighbours.keep_ours(batch.segments, flows)
         gate = self.signatures if batch.has_options else self.signing
         unmarked = -counters.TcpInSegs
         for seg in batch.segments:
