@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tunstack.device.base import Device
+from tunstack.device.handover import Handover
 from tunstack.engine.errors import socket_error
 from tunstack.engine.stack import Stack
 
@@ -182,6 +183,21 @@ class Driver:
                 return  # the application closed it, or the device went away
         if self._fd < 0:
             self._read_soon()  # with a descriptor the loop comes back by itself
+
+    def take_over(self, handover: Handover) -> bool:
+        """Handle what other workers have handed over; tell whether there may be more."""
+        batch = handover.read_batch()
+        if not (batch.segments or batch.packets) or not self.is_running:
+            return False
+        now = self._now = self._clock()
+        self._in_turn = True
+        try:
+            self.stack.receive(batch, now)
+            if self.is_running:
+                self._flush(now)
+        finally:
+            self._in_turn = False
+        return self.is_running
 
     # Segments out.
 
