@@ -27,28 +27,46 @@ def open_device(interface: InterfaceConfig, sysctl: Mapping[str, Value]) -> TunD
     return open_first([interface], sysctl)[0]
 
 
+def open_queues(interface: InterfaceConfig, sysctl: Mapping[str, Value], count: int) -> list[TunDevice]:
+    """Open the TUN interface with several queues; UserError likewise. What it gets back when all are done is the first one's to give."""
+    queues: list[TunDevice] = []
+    try:
+        queues.append(_open(interface, sysctl, count > 1))
+        while len(queues) < count:
+            queues.append(queues[0].open_queue())
+    except DeviceError as error:
+        for queue in queues:
+            queue.close()
+        raise UserError(str(error)) from error
+    return queues
+
+
 def open_first(interfaces: Sequence[InterfaceConfig], sysctl: Mapping[str, Value]) -> tuple[TunDevice, InterfaceConfig]:
     """Open the first of several interfaces that is free; UserError if none is, or if one fails for another reason.
 
     `sysctl` are the knobs that were set.
     """
-    knobs = build(sysctl)
     for index, interface in enumerate(interfaces):
         try:
-            device = TunDevice.open(
-                interface.tun,
-                host_address=str(interface.host_address),
-                addresses=[pack_address(str(address)) for address in interface.addresses],
-                mtu=interface.mtu,
-                offload=interface.offload,
-                txqueuelen=knobs.netdev_max_backlog,
-            )
+            device = _open(interface, sysctl)
         except DeviceError as error:
             if error.errno not in IN_USE or index == len(interfaces) - 1:
                 raise UserError(str(error)) from error
         else:
             return device, interface
     raise ValueError("no interface to open")
+
+
+def _open(interface: InterfaceConfig, sysctl: Mapping[str, Value], multi_queue: bool = False) -> TunDevice:
+    return TunDevice.open(
+        interface.tun,
+        host_address=str(interface.host_address),
+        addresses=[pack_address(str(address)) for address in interface.addresses],
+        mtu=interface.mtu,
+        offload=interface.offload,
+        txqueuelen=build(sysctl).netdev_max_backlog,
+        multi_queue=multi_queue,
+    )
 
 
 def give_up_root(user: str) -> None:
