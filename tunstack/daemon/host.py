@@ -9,6 +9,7 @@ import asyncio
 import codecs
 import errno
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tunstack.daemon.config import InterfaceConfig
 from tunstack.daemon.errors import UserError
@@ -29,16 +30,10 @@ def open_device(interface: InterfaceConfig, sysctl: Mapping[str, Value]) -> TunD
 
 def open_queues(interface: InterfaceConfig, sysctl: Mapping[str, Value], count: int) -> list[TunDevice]:
     """Open the TUN interface with several queues; UserError likewise. What it gets back when all are done is the first one's to give."""
-    queues: list[TunDevice] = []
     try:
-        queues.append(_open(interface, sysctl, count > 1))
-        while len(queues) < count:
-            queues.append(queues[0].open_queue())
+        return TunDevice.open_queues(count, interface.tun, **_settings(interface, sysctl))
     except DeviceError as error:
-        for queue in queues:
-            queue.close()
         raise UserError(str(error)) from error
-    return queues
 
 
 def open_first(interfaces: Sequence[InterfaceConfig], sysctl: Mapping[str, Value]) -> tuple[TunDevice, InterfaceConfig]:
@@ -48,7 +43,7 @@ def open_first(interfaces: Sequence[InterfaceConfig], sysctl: Mapping[str, Value
     """
     for index, interface in enumerate(interfaces):
         try:
-            device = _open(interface, sysctl)
+            device = TunDevice.open(interface.tun, **_settings(interface, sysctl))
         except DeviceError as error:
             if error.errno not in IN_USE or index == len(interfaces) - 1:
                 raise UserError(str(error)) from error
@@ -57,16 +52,15 @@ def open_first(interfaces: Sequence[InterfaceConfig], sysctl: Mapping[str, Value
     raise ValueError("no interface to open")
 
 
-def _open(interface: InterfaceConfig, sysctl: Mapping[str, Value], multi_queue: bool = False) -> TunDevice:
-    return TunDevice.open(
-        interface.tun,
-        host_address=str(interface.host_address),
-        addresses=[pack_address(str(address)) for address in interface.addresses],
-        mtu=interface.mtu,
-        offload=interface.offload,
-        txqueuelen=build(sysctl).netdev_max_backlog,
-        multi_queue=multi_queue,
-    )
+def _settings(interface: InterfaceConfig, sysctl: Mapping[str, Value]) -> dict[str, Any]:
+    """Return what TunDevice.open is to be told."""
+    return {
+        "host_address": str(interface.host_address),
+        "addresses": [pack_address(str(address)) for address in interface.addresses],
+        "mtu": interface.mtu,
+        "offload": interface.offload,
+        "txqueuelen": build(sysctl).netdev_max_backlog,
+    }
 
 
 def give_up_root(user: str) -> None:

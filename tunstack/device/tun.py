@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fcntl import ioctl
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
 
 from tunstack.device import steeringprogram
 from tunstack.device.errors import DeviceError
@@ -96,7 +97,7 @@ class TunDevice:
 
         `host_address` is the kernel's end and its subnet, `addresses` (packed) are those that the stack will answer to: they are
         checked to be reachable through the interface. A persistent interface keeps its own address, MTU and queue length; ours
-        are then ignored. With `multi_queue` there may be further queues (`open_queue`): a persistent interface must have been made so.
+        are then ignored. With `multi_queue` there may be further queues (see `open_queues`): a persistent interface must have been made so.
         Blocks for some milliseconds. DeviceError says in one line what is in the way.
         """
         ours = tuple(IPv4Address(address) for address in addresses)
@@ -120,20 +121,6 @@ class TunDevice:
             os.close(fd)
             raise
 
-    def open_queue(self) -> TunDevice:
-        """Return another queue of an interface that was opened with `multi_queue`; the kernel spreads flows over them, see `steer`.
-
-        What a persistent interface is to get back it gets from the device that opened it.
-        """
-        fd = _open_clone_device()
-        try:
-            flags = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE | (IFF_VNET_HDR if self.vnet else 0)
-            ioctl(fd, TUNSETIFF, IFREQ.pack(self.name.encode(), flags))
-            return TunDevice(fd, self.name, self.host_address, self.mtu, self.vnet, self.offload, False)
-        except OSError as error:
-            os.close(fd)
-            raise DeviceError(error.errno or errno.EIO, f"interface {self.name} gives no further queue: {error.strerror}") from None
-
     def steer(self, steering: Steering) -> bool:
         """Have the kernel bring each flow to the queue of its owner, queues counted as they were opened; tell whether it does.
 
@@ -152,6 +139,33 @@ class TunDevice:
             os.close(program)
         self._is_steered = True
         return True
+
+    @classmethod
+    def open_queues(cls, count: int, name: str = "tunstack0", **settings: Any) -> list[TunDevice]:
+        """Open an interface as `open` does, with several queues, a device each; the kernel spreads flows over them, see `steer`.
+
+        What a persistent interface is to get back at the end it gets from the first: close that last.
+        """
+        queues = [cls.open(name, multi_queue=count > 1, **settings)]
+        try:
+            while len(queues) < count:
+                queues.append(queues[0]._open_another())
+        except BaseException:
+            for queue in reversed(queues):
+                queue.close()
+            raise
+        return queues
+
+    def _open_another(self) -> TunDevice:
+        """Open a further queue; in the network namespace that the interface is in, else another of that name would come up elsewhere."""
+        fd = _open_clone_device()
+        try:
+            flags = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE | (IFF_VNET_HDR if self.vnet else 0)
+            ioctl(fd, TUNSETIFF, IFREQ.pack(self.name.encode(), flags))
+        except OSError as error:
+            os.close(fd)
+            raise DeviceError(error.errno or errno.EIO, f"interface {self.name} gives no further queue: {error.strerror}") from None
+        return TunDevice(fd, self.name, self.host_address, self.mtu, self.vnet, self.offload, False)
 
     def fileno(self) -> int:
         """Return the descriptor to poll, -1 once closed."""
