@@ -14,6 +14,7 @@ from typing import Any
 from tunstack.daemon.config import InterfaceConfig
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.privileges import PrivilegeError, drop_privileges
+from tunstack.daemon.status import version
 from tunstack.daemon.sysctls import Value, build
 from tunstack.device.errors import DeviceError
 from tunstack.device.tun import TunDevice
@@ -69,6 +70,7 @@ def give_up_root(user: str) -> None:
     import concurrent.futures.thread  # noqa: F401
 
     codecs.lookup("idna")
+    version()  # reads files of the package's, by means of further modules, and remembers it
     try:
         drop_privileges(user)
     except PrivilegeError as error:

@@ -195,6 +195,7 @@ def join_status(told: Mapping[Asked, Result], counters: Mapping[str, int], uptim
         algorithms.update(result["congestion"]["connections"])
     return {
         **results[0],
+        "worker": None,
         "uptime_s": round(uptime, 3),
         "connections": {"total": connections.pop("total"), **dict(sorted(connections.items()))},
         "congestion": {**results[0]["congestion"], "connections": dict(sorted(algorithms.items()))},

@@ -212,6 +212,7 @@ class Daemon:
                 "mtu": self._device.mtu,
                 "offload": self._device.offload,
             },
+            "worker": None if self._seat is None else {"number": self._seat.index + 1, "of": self._seat.count},  # whose numbers these are
             "link": None if self._link is None else self._link.status(),
             "services": self._config.ports,
             "connections": {"total": sum(states.values()), **states},
