@@ -53,89 +53,111 @@ static int build_options(const struct ts_record *record, uint8_t *out)
     return (int)(at - out + (ptrdiff_t)further);
 }
 
-size_t ts_build_header(const struct ts_record *record, size_t payload, uint8_t *out)
+/* The sum of the words of data[0..4 * count), unfolded: for headers, where a loop for long data would not pay. */
+static uint32_t header_sum(const uint8_t *data, size_t count)
+{
+    uint32_t sum = 0;
+    for (size_t i = 0; i < 2 * count; i++)
+        sum += ts_get16(data + 2 * i);
+    return sum;
+}
+
+bool ts_header_begin(struct ts_header *header, const struct ts_record *record, uint8_t *out)
 {
     uint8_t *tcp = out + TS_IP_HEADER;
     int options = build_options(record, tcp + TS_TCP_HEADER);
     if (options < 0)
-        return 0;
-    size_t header = TS_IP_HEADER + TS_TCP_HEADER + (size_t)options;
-    if (payload > TS_MAX_PACKET - header)
-        return 0;
-    size_t total = header + payload;
-
+        return false;
+    size_t tcp_header = TS_TCP_HEADER + (size_t)options;
     out[0] = 0x45;
     out[1] = record->tos;
-    ts_put16(out + 2, (uint32_t)total);
-    ts_put16(out + 4, record->ident);
+    ts_put32(out + 2, 0);
     ts_put16(out + 6, 0x4000); /* DF: TCP never relies on fragmentation, RFC 9293 3.7.1 */
     out[8] = record->ttl;
     out[9] = 6;
     ts_put16(out + 10, 0);
     memcpy(out + 12, record->flow, 8);
-    ts_put16(out + 10, ts_checksum(out, TS_IP_HEADER, 0));
 
     memcpy(tcp, record->flow + 8, 4);
-    ts_put32(tcp + 4, record->seq);
+    ts_put32(tcp + 4, 0);
     ts_put32(tcp + 8, record->ack);
-    tcp[12] = (uint8_t)((size_t)(TS_TCP_HEADER + options) << 2 | (record->flags >> 8 & 1));
-    tcp[13] = (uint8_t)record->flags;
+    tcp[12] = (uint8_t)(tcp_header << 2);
+    tcp[13] = 0;
     ts_put16(tcp + 14, record->window);
-    ts_put16(tcp + 16, ts_fold((uint64_t)ts_word_sum(record->flow, 8) + 6 + total - TS_IP_HEADER));
-    ts_put16(tcp + 18, record->urgent);
-    return header;
+    ts_put32(tcp + 16, 0);
+
+    header->length = TS_IP_HEADER + tcp_header;
+    header->ip_sum = header_sum(out, TS_IP_HEADER / 4);
+    header->pseudo_sum = header_sum(record->flow, 2) + 6;
+    header->tcp_sum = header->pseudo_sum + header_sum(tcp, tcp_header / 4);
+    return true;
 }
 
-void ts_complete_tcp(uint8_t *frame, size_t length)
+void ts_header_set(const struct ts_header *header, const struct ts_part *part, uint8_t *out)
 {
-    /* the field holds the pseudo-header's sum, so the sum over the TCP octets includes it */
-    ts_put16(frame + TS_IP_HEADER + 16, ts_checksum(frame + TS_IP_HEADER, length - TS_IP_HEADER, 0));
+    uint8_t *tcp = out + TS_IP_HEADER;
+    uint32_t total = (uint32_t)(header->length + part->size);
+    ts_put16(out + 2, total);
+    ts_put16(out + 4, part->ident);
+    ts_put16(out + 10, ~ts_fold((uint64_t)header->ip_sum + total + part->ident));
+    ts_put32(tcp + 4, part->seq);
+    tcp[12] = (uint8_t)((header->length - TS_IP_HEADER) << 2 | (part->flags >> 8 & 1));
+    tcp[13] = (uint8_t)part->flags;
+    ts_put16(tcp + 16, ts_fold((uint64_t)header->pseudo_sum + total - TS_IP_HEADER));
+    ts_put16(tcp + 18, part->urgent);
 }
 
-size_t ts_cut(const struct ts_record *record, size_t total, size_t start, uint32_t index, struct ts_record *packet)
+void ts_header_checksum(const struct ts_header *header, const struct ts_part *part, uint32_t payload_sum, uint8_t *out)
 {
-    size_t size = record->gso_size;
-    *packet = *record;
+    uint64_t sum = (uint64_t)header->tcp_sum + header->length - TS_IP_HEADER + part->size + (part->seq >> 16) + (part->seq & 0xFFFF) +
+                   (part->flags & 0x1FF) + part->urgent + payload_sum;
+    ts_put16(out + TS_IP_HEADER + 16, ~ts_fold(sum));
+}
+
+struct ts_part ts_cut(const struct ts_record *record, size_t size, size_t total, size_t start, uint32_t index)
+{
+    struct ts_part part = {total, record->seq, record->flags, record->urgent, record->ident};
     if (size == 0 || size >= total || record->flags & TS_SYN)
-        return total;
-    if (size > total - start)
-        size = total - start;
+        return part;
+    part.size = size < total - start ? size : total - start;
     unsigned flags = record->flags;
     if (start > 0)
         flags &= ~(unsigned)TS_CWR; /* RFC 3168 6.1.2: one CWR answers the ECE */
-    if (start + size < total)
+    if (start + part.size < total)
         flags &= ~(unsigned)(TS_PSH | TS_FIN);
     if (flags & TS_URG) {
-        packet->urgent = start < record->urgent ? (uint16_t)(record->urgent - start) : 0;
-        if (packet->urgent == 0)
+        part.urgent = start < record->urgent ? (uint16_t)(record->urgent - start) : 0;
+        if (part.urgent == 0)
             flags &= ~(unsigned)TS_URG;
     }
-    packet->flags = (uint16_t)flags;
-    packet->seq = record->seq + (uint32_t)start;
-    packet->ident = (uint16_t)(record->ident + index);
-    return size;
+    part.flags = (uint16_t)flags;
+    part.seq = record->seq + (uint32_t)start;
+    part.ident = (uint16_t)(record->ident + index);
+    return part;
 }
 
 int64_t ts_encode(const void *record, const uint8_t *data, size_t length, uint8_t *out, size_t size)
 {
     struct ts_record segment;
     memcpy(&segment, record, sizeof segment);
+    struct ts_header header;
+    uint8_t octets[TS_MAX_HEADER];
+    if (!ts_header_begin(&header, &segment, octets))
+        return -EMSGSIZE;
     size_t start = 0;
     size_t used = 0;
     uint32_t index = 0;
     do {
-        struct ts_record packet;
-        size_t part = ts_cut(&segment, length, start, index++, &packet);
-        uint8_t header[TS_MAX_HEADER];
-        size_t header_length = ts_build_header(&packet, part, header);
-        if (header_length == 0 || header_length + part > size - used)
+        struct ts_part part = ts_cut(&segment, segment.gso_size, length, start, index++);
+        if (part.size > TS_MAX_PACKET - header.length || header.length + part.size > size - used)
             return -EMSGSIZE;
-        memcpy(out + used, header, header_length);
-        if (part > 0)
-            memcpy(out + used + header_length, data + start, part);
-        ts_complete_tcp(out + used, header_length + part);
-        used += header_length + part;
-        start += part;
+        uint8_t *packet = out + used;
+        memcpy(packet, octets, header.length);
+        ts_header_set(&header, &part, packet);
+        uint32_t sum = part.size > 0 ? ts_copy_sum(packet + header.length, data + start, part.size) : 0;
+        ts_header_checksum(&header, &part, sum, packet);
+        used += header.length + part.size;
+        start += part.size;
     } while (start < length);
     return (int64_t)used;
 }

@@ -39,22 +39,30 @@ struct ts_reader {
     uint8_t *buffer;
     struct ts_record *records;
     struct ts_run *runs;
+    uint64_t octets;
     uint32_t slots;
+    uint32_t max_frames;
+    uint32_t max_octets;
     uint32_t checksum_errors;
     uint32_t header_errors;
     uint32_t ignored;
     uint32_t count;
     bool vnet;
     bool coalesce;
+    bool coalesce_acks;
     ...;
 };
 struct ts_writer {
     uint64_t lost;
+    uint64_t octets;
     int fd;
     bool vnet;
     bool tso;
     ...;
 };
+#define TS_COUNT ...
+#define TS_UNUSUAL ...
+#define TS_DRAINED ...
 #define TS_SLOT ...
 #define TS_MAX_VIEWS ...
 #define TS_MAX_HEADER ...
@@ -62,7 +70,7 @@ uint16_t ts_checksum(const uint8_t *data, size_t length, uint64_t initial);
 bool ts_parse_datagram(const uint8_t *packet, size_t length, void *record);
 void ts_reader_begin(struct ts_reader *reader);
 void ts_reader_add(struct ts_reader *reader, const uint8_t *frame, size_t length);
-int ts_reader_read(struct ts_reader *reader, int fd, size_t max_frames, size_t max_octets);
+int ts_reader_read(struct ts_reader *reader, int fd);
 void ts_writer_push(struct ts_writer *writer, const uint8_t *data, size_t length);
 int ts_writer_send(struct ts_writer *writer, const void *record, const uint8_t *data, size_t length);
 int ts_writer_send_packet(struct ts_writer *writer, const uint8_t *packet, size_t length);

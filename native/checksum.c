@@ -10,10 +10,23 @@ uint32_t ts_fold(uint64_t sum)
     return (uint32_t)sum;
 }
 
+/* The sum in the machine's own byte order is the byte-swapped sum in network order (RFC 1071 2 B). */
+static uint32_t finish(uint64_t sum, const uint8_t *rest, size_t count)
+{
+    if (count > 0) {
+        uint32_t word = 0;
+        memcpy(&word, rest, count);
+        sum += word;
+    }
+    uint8_t octets[2];
+    uint16_t folded = (uint16_t)ts_fold(sum);
+    memcpy(octets, &folded, 2);
+    return ts_get16(octets);
+}
+
+/* 32 bits at a time into 64: no carry is lost below 2^32 words, and the compiler makes vectors of it. */
 uint32_t ts_word_sum(const uint8_t *data, size_t length)
 {
-    /* 32 bits at a time into 64: no carry is lost below 2^32 words, and the compiler makes vectors of it. The sum in the
-     * machine's own byte order is the byte-swapped sum in network order (RFC 1071 2 B). */
     uint64_t sum = 0;
     size_t words = length / 4;
     for (size_t i = 0; i < words; i++) {
@@ -21,18 +34,21 @@ uint32_t ts_word_sum(const uint8_t *data, size_t length)
         memcpy(&word, data + 4 * i, 4);
         sum += word;
     }
-    if (length & 3) {
-        uint8_t rest[4] = {0, 0, 0, 0};
-        for (size_t i = 0; i < (length & 3); i++)
-            rest[i] = data[4 * words + i];
+    return finish(sum, data + 4 * words, length & 3);
+}
+
+uint32_t ts_copy_sum(uint8_t *restrict out, const uint8_t *restrict data, size_t length)
+{
+    uint64_t sum = 0;
+    size_t words = length / 4;
+    for (size_t i = 0; i < words; i++) {
         uint32_t word;
-        memcpy(&word, rest, 4);
+        memcpy(&word, data + 4 * i, 4);
+        memcpy(out + 4 * i, &word, 4);
         sum += word;
     }
-    uint8_t octets[2];
-    uint16_t folded = (uint16_t)ts_fold(sum);
-    memcpy(octets, &folded, 2);
-    return ts_get16(octets);
+    memcpy(out + 4 * words, data + 4 * words, length & 3);
+    return finish(sum, data + 4 * words, length & 3);
 }
 
 uint16_t ts_checksum(const uint8_t *data, size_t length, uint64_t initial)

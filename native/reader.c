@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 enum { NEEDS_CSUM = 1, DATA_VALID = 2, GSO_TCPV4 = 1, GSO_ECN = 0x80 };
+enum { SMALL = 2048 }; /* octets of a frame that is no part of a bulk transfer, which would have filled it */
 
 /* VIRTIO 1.2, 5.1.6, legacy form: a TUN interface has it in the machine's byte order */
 struct vnet {
@@ -25,6 +26,7 @@ void ts_reader_begin(struct ts_reader *reader)
     reader->checksum_errors = 0;
     reader->header_errors = 0;
     reader->ignored = 0;
+    reader->is_unusual = false;
 }
 
 /* Completes the partial checksum of a valid IPv4 packet that is not TCP, as Linux does (skb_checksum_help); false if it lies outside. */
@@ -47,6 +49,13 @@ static uint32_t latest_of_flow(const struct ts_reader *reader, const uint8_t *fl
     return reader->count;
 }
 
+/* Counts a frame that is not handed on. */
+static void is_wrong(struct ts_reader *reader, uint32_t *counter)
+{
+    ++*counter;
+    reader->is_unusual = true;
+}
+
 /* Takes the frame of length octets that lies in slot `count`. */
 static void take(struct ts_reader *reader, size_t length)
 {
@@ -55,7 +64,7 @@ static void take(struct ts_reader *reader, size_t length)
     struct vnet vnet = {0, 0, 0, 0, 0, 0};
     if (reader->vnet) {
         if (length < TS_VNET) {
-            reader->header_errors++;
+            is_wrong(reader, &reader->header_errors);
             return;
         }
         memcpy(&vnet, reader->buffer + begin, TS_VNET);
@@ -63,7 +72,7 @@ static void take(struct ts_reader *reader, size_t length)
         length -= TS_VNET;
     }
     if (length > TS_MAX_PACKET) {
-        reader->header_errors++;
+        is_wrong(reader, &reader->header_errors);
         return;
     }
     uint8_t *packet = reader->buffer + begin;
@@ -78,29 +87,39 @@ static void take(struct ts_reader *reader, size_t length)
         }
         ts_run_start(run, record, begin + tcp + TS_TCP_HEADER, (uint16_t)(record->offset - tcp - TS_TCP_HEADER));
         record->offset += begin;
-        if (reader->coalesce) {
+        reader->octets += record->offset - begin + record->length;
+        if (slot > 0 && (reader->coalesce || reader->coalesce_acks)) {
             uint32_t head = latest_of_flow(reader, record->flow);
-            if (head < slot && ts_run_absorb(&reader->runs[head], &reader->records[head], reader->buffer, run, record))
-                return;
+            if (head < slot) {
+                if (reader->coalesce && ts_run_absorb(&reader->runs[head], &reader->records[head], reader->buffer, run, record))
+                    return;
+                if (reader->coalesce_acks && ts_ack_absorb(&reader->runs[head], &reader->records[head], record))
+                    return;
+                run->advances = ts_ack_advances(&reader->records[head], record);
+            }
         }
+        if (record->present & TS_HAS_OPTIONS)
+            reader->is_unusual = true;
         reader->count++;
         return;
     case TS_PACKET:
+        reader->is_unusual = true;
         if (vnet.flags & NEEDS_CSUM && !complete_checksum(packet, record->length, vnet.csum_start, vnet.csum_offset)) {
             reader->header_errors++;
             return;
         }
+        reader->octets += record->length;
         record->offset = begin;
         reader->count++;
         return;
     case TS_HEADER_ERROR:
-        reader->header_errors++;
+        is_wrong(reader, &reader->header_errors);
         return;
     case TS_CHECKSUM_ERROR:
-        reader->checksum_errors++;
+        is_wrong(reader, &reader->checksum_errors);
         return;
     case TS_IGNORED:
-        reader->ignored++;
+        is_wrong(reader, &reader->ignored);
         return;
     }
 }
@@ -108,7 +127,7 @@ static void take(struct ts_reader *reader, size_t length)
 void ts_reader_add(struct ts_reader *reader, const uint8_t *frame, size_t length)
 {
     if (length > TS_MAX_FRAME) {
-        reader->header_errors++;
+        is_wrong(reader, &reader->header_errors);
         return;
     }
     if (length > 0)
@@ -116,12 +135,13 @@ void ts_reader_add(struct ts_reader *reader, const uint8_t *frame, size_t length
     take(reader, length);
 }
 
-int ts_reader_read(struct ts_reader *reader, int fd, size_t max_frames, size_t max_octets)
+int ts_reader_read(struct ts_reader *reader, int fd)
 {
-    size_t frames = 0;
+    uint32_t frames = 0;
     size_t octets = 0;
+    int flags = 0;
     ts_reader_begin(reader);
-    while (frames < max_frames && octets < max_octets) {
+    while (frames < reader->max_frames && octets < reader->max_octets) {
         ssize_t length = read(fd, reader->buffer + (size_t)reader->count * TS_SLOT, TS_MAX_FRAME);
         if (length > 0) {
             take(reader, (size_t)length);
@@ -131,9 +151,13 @@ int ts_reader_read(struct ts_reader *reader, int fd, size_t max_frames, size_t m
         }
         if (length < 0 && errno == EINTR)
             continue;
-        if (frames > 0 || (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)))
-            return 0;
-        return length < 0 ? -errno : -ENODEV;
+        if (frames == 0 && !(length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)))
+            return length < 0 ? -errno : -ENODEV;
+        if (frames == 1 && octets < SMALL)
+            flags |= TS_DRAINED;
+        break;
     }
-    return 0;
+    if (reader->is_unusual)
+        flags |= TS_UNUSUAL;
+    return (int)reader->count | flags;
 }

@@ -78,6 +78,9 @@ uint32_t ts_word_sum(const uint8_t *data, size_t length);
 /* Folds any sum to 16 bits with end-around carry; 0 only for 0. */
 uint32_t ts_fold(uint64_t sum);
 
+/* As ts_word_sum, and copies the octets to out[0..length) in the same pass; the two do not overlap. */
+uint32_t ts_copy_sum(uint8_t *restrict out, const uint8_t *restrict data, size_t length);
+
 /* The checksum for a header: the complement of initial plus the sum over data[0..length). length < 2^32. */
 uint16_t ts_checksum(const uint8_t *data, size_t length, uint64_t initial);
 
@@ -94,17 +97,37 @@ bool ts_parse_datagram(const uint8_t *packet, size_t length, void *record);
 
 /* ---- build.c: RFC 9293 3.1, 3.2 ---- */
 
-/* Writes the IPv4 and TCP headers of a packet with payload octets of payload to out[0..TS_MAX_HEADER): all of the record is used
- * but offset, length, gso_size and packets. The IPv4 checksum is set, the TCP checksum is the pseudo-header's sum. Returns the
- * length of both, or 0 where the options do not fit or the packet has more than 65535 octets. */
-size_t ts_build_header(const struct ts_record *record, size_t payload, uint8_t *out);
+/* What the packets of a run have in common: their headers are written once, and changed in place from packet to packet. */
+struct ts_header {
+    size_t length;             /* of both headers */
+    uint32_t ip_sum;           /* of the IPv4 header, without what ts_header_set sets */
+    uint32_t pseudo_sum;       /* of the pseudo-header, without the length */
+    uint32_t tcp_sum;          /* of that and the TCP header, without what ts_header_set sets */
+};
 
-/* Puts the full TCP checksum into frame[0..length), an IPv4 packet whose headers ts_build_header wrote. */
-void ts_complete_tcp(uint8_t *frame, size_t length);
+/* What distinguishes them. */
+struct ts_part {
+    size_t size;               /* octets of payload */
+    uint32_t seq;
+    uint16_t flags;
+    uint16_t urgent;
+    uint16_t ident;
+};
 
-/* How the packets of a run are cut: the header fields of the one whose payload begins at start, of `total` octets in all, and its
- * size (returned). index: its place, from 0. One packet if gso_size is 0 or at least total, or for a SYN. start < total, or both 0. */
-size_t ts_cut(const struct ts_record *record, size_t total, size_t start, uint32_t index, struct ts_record *packet);
+/* Writes what all packets of a segment have in common of IPv4 and TCP header to out[0..TS_MAX_HEADER): all of the record is used but
+ * offset, length, gso_size, packets and what is in a ts_part. Returns false where the options do not fit. */
+bool ts_header_begin(struct ts_header *header, const struct ts_record *record, uint8_t *out);
+
+/* Completes the headers at out for a packet, header->length + part->size <= 65535, but for the TCP checksum: there is the
+ * pseudo-header's sum, as virtio's NEEDS_CSUM wants it. */
+void ts_header_set(const struct ts_header *header, const struct ts_part *part, uint8_t *out);
+
+/* Puts the full TCP checksum there. payload_sum: ts_word_sum of the payload. After ts_header_set. */
+void ts_header_checksum(const struct ts_header *header, const struct ts_part *part, uint32_t payload_sum, uint8_t *out);
+
+/* How a run of `total` octets is cut to parts of `size`: the part whose payload begins at start, which is packet number index of the run,
+ * from 0. One part if size is 0 or at least total, or for a SYN. start < total, or both 0. */
+struct ts_part ts_cut(const struct ts_record *record, size_t size, size_t total, size_t start, uint32_t index);
 
 /* Writes the packets of a segment one after another to out[0..size): full checksums, payload from data[0..length). *record is a
  * struct ts_record, of any alignment. Returns how many octets, or -EMSGSIZE where a header or the packets do not fit. */
@@ -118,6 +141,7 @@ struct ts_run {
     uint16_t options_length;
     uint16_t unit;            /* payload octets of each packet but the last */
     bool is_open;
+    bool advances;            /* it acknowledges more than the segment of its flow before it, in this batch */
 };
 
 /* Sets up the run of a new record; its options lie at buffer offset `options`. */
@@ -128,20 +152,39 @@ void ts_run_start(struct ts_run *run, const struct ts_record *record, uint32_t o
 bool ts_run_absorb(struct ts_run *run, struct ts_record *head, uint8_t *buffer, const struct ts_run *next_run,
                    const struct ts_record *next);
 
+/* Puts the bare ACK `next` in the place of the bare ACK `head`, described by `run`, if that advances and `next` does so beyond it, and
+ * tells whether it did. Nothing that a duplicate ACK, a SACK block, an ECN mark or an unknown option says is ever lost so. */
+bool ts_ack_absorb(const struct ts_run *run, struct ts_record *head, const struct ts_record *next);
+
+/* Whether `next` acknowledges more than `head`, which came before it. */
+bool ts_ack_advances(const struct ts_record *head, const struct ts_record *next);
+
 /* ---- reader.c ---- */
+
+/* Flags of a batch, above its number of records (ts_reader_read) */
+enum {
+    TS_COUNT = 0xFFFF,
+    TS_UNUSUAL = 1 << 16, /* there are errors to be counted, or packets, or unknown options */
+    TS_DRAINED = 1 << 17  /* a single small frame came, and nothing was behind it */
+};
 
 /* One batch. Slot i of the buffer holds the frame that record i began with; slot `count` is where the next frame goes. */
 struct ts_reader {
     uint8_t *buffer;           /* slots * TS_SLOT octets */
     struct ts_record *records; /* slots of them */
     struct ts_run *runs;       /* slots of them */
-    uint32_t slots;
+    uint64_t octets;           /* of IPv4 packets, ever */
+    uint32_t slots;            /* at most TS_COUNT */
+    uint32_t max_frames;       /* that ts_reader_read reads, <= slots */
+    uint32_t max_octets;       /* after which it reads no further frame */
     uint32_t count;            /* records of this batch, <= slots */
     uint32_t checksum_errors;
     uint32_t header_errors;
     uint32_t ignored;
+    bool is_unusual;           /* TS_UNUSUAL */
     bool vnet;
-    bool coalesce;
+    bool coalesce;             /* data */
+    bool coalesce_acks;
 };
 
 /* Begins a new batch. */
@@ -150,15 +193,16 @@ void ts_reader_begin(struct ts_reader *reader);
 /* Adds frame[0..length), which is copied. The caller has seen to it that count < slots. */
 void ts_reader_add(struct ts_reader *reader, const uint8_t *frame, size_t length);
 
-/* Begins a new batch and reads at most max_frames <= slots frames from a non-blocking descriptor, and no further one after max_octets have
- * come. Returns 0, or -errno if nothing was read because of an error (-ENODEV for an end of file). */
-int ts_reader_read(struct ts_reader *reader, int fd, size_t max_frames, size_t max_octets);
+/* Begins a new batch and reads from a non-blocking descriptor. Returns the number of records, with flags as above, or -errno if nothing
+ * was read because of an error (-ENODEV for an end of file). */
+int ts_reader_read(struct ts_reader *reader, int fd);
 
 /* ---- writer.c ---- */
 
 struct ts_writer {
     struct iovec views[1 + TS_MAX_VIEWS]; /* views[0] is for the headers */
     uint64_t lost;                        /* packets at the end of a run that found the queue full */
+    uint64_t octets;                      /* of IPv4 packets or super-segments sent, ever */
     int fd;
     unsigned count;                       /* payload views, in views[1..count] */
     bool vnet;
@@ -170,7 +214,7 @@ struct ts_writer {
 void ts_writer_push(struct ts_writer *writer, const uint8_t *data, size_t length);
 
 /* Sends a segment with the payload that was pushed followed by data[0..length); the views are forgotten afterwards. *record is a
- * struct ts_record, of any alignment.
+ * struct ts_record, of any alignment. With tso it leaves as super-segments of whole packets and at most 65535 octets, without as packets.
  * Returns 1, or 0 where it would block and nothing was sent, or -errno; -EMSGSIZE where a header or packet does not fit. */
 int ts_writer_send(struct ts_writer *writer, const void *record, const uint8_t *data, size_t length);
 

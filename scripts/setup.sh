@@ -4,6 +4,7 @@
 #   scripts/setup.sh build    .venv/ with the package installed in it (editable) and the C extension built
 #   scripts/setup.sh run      that, and /dev/net/tun
 #   scripts/setup.sh test     that, and the programs and Python packages of the tests and checks
+#   scripts/setup.sh bench    the package with what the benchmark needs, and the libraries of the peers that it measures
 #
 # What is there already is left alone, so that a second call takes a moment. Debian packages are installed as root or through
 # sudo; without either it says what is missing and goes on: what needs it then fails or is skipped, with its reason.
@@ -117,9 +118,18 @@ need_programs() {
     local pair missing=()
     for pair in curl:curl nc:netcat-openbsd tcpdump:tcpdump tshark:tshark wrk:wrk ab:apache2-utils ip:iproute2 ss:iproute2 \
         ping:iputils-ping tracepath:iputils-tracepath ssh:openssh-client sshd:openssh-server ethtool:ethtool iperf3:iperf3 nft:nftables \
-        nmap:nmap netstat:net-tools sysctl:procps; do
+        nmap:nmap netstat:net-tools sysctl:procps valgrind:valgrind; do
         have "${pair%%:*}" || missing+=("${pair#*:}")
     done
+    [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+# What scripts/bench/peers.py builds peers with; the benchmark names those that are missing, and goes on.
+need_peers() {
+    local missing=()
+    have go || missing+=(golang-go)
+    [ -d /usr/share/gocode/src/gvisor.dev ] || missing+=(golang-gvisor-gvisor-dev)
+    [ -d /usr/include/lwip ] || missing+=(liblwip-dev)
     [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
 }
 
@@ -139,8 +149,14 @@ test)
     need_package '[test,dev,bench]'
     need_tun
     ;;
+bench)
+    need_python
+    need_package '[test,dev,bench]'
+    need_tun
+    need_peers
+    ;;
 *)
-    say "usage: scripts/setup.sh build|run|test"
+    say "usage: scripts/setup.sh build|run|test|bench"
     exit 2
     ;;
 esac

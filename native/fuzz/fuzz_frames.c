@@ -10,7 +10,7 @@
 #include <sanitizer/asan_interface.h>
 #include <stdlib.h>
 
-enum { SLOTS = 16, FOLLOW = 1, FIX_CHECKSUMS = 2, FIX_LENGTH = 4, FLIP_PSH = 8, FLIP_FIN = 16, SECOND_LAST = 32, STRETCH = 64 };
+enum { SLOTS = 16, FOLLOW = 1, FIX_CHECKSUMS = 2, FIX_LENGTH = 4, FLIP_PSH = 8, FLIP_FIN = 16, SECOND_LAST = 32, STRETCH = 64, ADVANCE = 128 };
 enum { STRETCH_TIMES = 32 };
 
 #define MUST(condition) \
@@ -63,7 +63,7 @@ static struct frame make_frame(unsigned op, const uint8_t *data, size_t size, co
         before = &frames[op & SECOND_LAST && count > 1 ? count - 2 : count - 1];
         header = payload_at(before, prefix);
     }
-    size_t length = header + size * times;
+    size_t length = header + (header > 0 && op & ADVANCE ? 0 : size * times);
     if (length > TS_MAX_FRAME)
         length = TS_MAX_FRAME;
     struct frame frame = {malloc(length ? length : 1), length};
@@ -72,6 +72,11 @@ static struct frame make_frame(unsigned op, const uint8_t *data, size_t size, co
         memcpy(frame.data, before->data, header);
         uint8_t *tcp = frame.data + prefix + (frame.data[prefix] & 0xFu) * 4;
         ts_put32(tcp + 4, ts_get32(tcp + 4) + (uint32_t)(before->length - header));
+        if (op & ADVANCE) {
+            uint8_t step[4] = {0, 0, 0, 0};
+            memcpy(step + 4 - (size < 4 ? size : 4), data, size < 4 ? size : 4);
+            ts_put32(tcp + 8, ts_get32(tcp + 8) + ts_get32(step));
+        }
         tcp[13] ^= (op & FLIP_PSH ? TS_PSH : 0) | (op & FLIP_FIN ? TS_FIN : 0);
     }
     for (size_t i = header; i < length; i++)
@@ -117,6 +122,8 @@ static void check_records(const struct ts_reader *reader, size_t frames)
         MUST(record->gso_size == 0 || (record->gso_size < record->length && record->packets > 1));
         MUST(record->gso_size == 0 || record->packets == (record->length + record->gso_size - 1) / record->gso_size);
         MUST(record->flags & TS_ACK || record->ack == 0);
+        if (record->packets > 1 && record->length == 0)
+            MUST(reader->coalesce_acks && record->flags == TS_ACK && !(record->present & ~TS_HAS_TIMESTAMP));
     }
 }
 
@@ -162,13 +169,15 @@ static void round_trip(const struct ts_record *received, const uint8_t *payload,
              memcmp(second->buffer + second->records[0].offset, payload, record.length) == 0);
 }
 
-/* Writes the record to nowhere, as a super-segment and cut, from one view and from several. */
+/* Writes the record to nowhere, as super-segments and cut, from one view and from several, of up to four times the payload. */
 static void write_record(const struct ts_record *record, const uint8_t *payload, struct ts_writer *writer)
 {
-    for (unsigned mode = 0; mode < 3; mode++) {
-        writer->vnet = mode > 0;
-        writer->tso = mode > 1;
+    for (unsigned mode = 0; mode < 6; mode++) {
+        writer->vnet = mode % 3 > 0;
+        writer->tso = mode % 3 > 1;
         size_t third = record->length / 3;
+        for (unsigned i = 0; mode > 2 && i < 3; i++)
+            ts_writer_push(writer, payload, record->length);
         ts_writer_push(writer, payload, third);
         ts_writer_push(writer, payload + third, third);
         int result = ts_writer_send(writer, record, payload + 2 * third, record->length - 2 * third);
@@ -192,6 +201,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     first->vnet = data[0] & 1;
     first->coalesce = second->coalesce = data[0] & 2;
+    first->coalesce_acks = data[0] & 4;
     size_t prefix = first->vnet ? TS_VNET : 0;
     data++;
     size--;

@@ -49,7 +49,7 @@ def write_seeds(directory: Path) -> None:
     from tunstack.wire.segment import ACK, CWR, FIN, SYN, URG, Segment
     from tunstack.wire.virtio import HEADER
 
-    follow, checksums, length, flip_psh, flip_fin, second_last, stretch = 1, 2, 4, 8, 16, 32, 64
+    follow, checksums, length, flip_psh, flip_fin, second_last, stretch, advance = 1, 2, 4, 8, 16, 32, 64, 128
     flow, other = bytes((10, 0, 0, 1, 10, 0, 0, 2, 0, 80, 200, 0)), bytes((10, 0, 0, 3, 10, 0, 0, 2, 0, 81, 200, 1))
     data = memoryview(bytes(range(256)) * 4)
 
@@ -88,6 +88,12 @@ def write_seeds(directory: Path) -> None:
     inputs.append(b"\x02" + run[0] + run[1] + chunk(go | flip_psh, bytes(data[:100])) + run[1] + chunk(go | flip_fin, b"y"))
     interleaved = [chunk(0, full), chunk(0, segment(ACK, 100, other))] + [chunk(go | second_last, bytes(data[:100]))] * 6
     inputs.append(b"\x02" + b"".join(interleaved))
+    step = chunk(go | advance, b"\0\0\0\x64")
+    steps = step * 3 + chunk(go | advance, b"") + step * 3 + chunk(go, b"z") + step * 3
+    firsts = (segment(ACK), segment(ACK, ts_val=1, ts_ecr=2), segment(ACK, sack=((1, 2),)), full)
+    inputs += [b"\x06" + chunk(0, first) + steps for first in firsts]
+    far = chunk(go | advance, b"\x7f\xff\xff\xff") + chunk(go | advance, b"\x80\0\0\0")
+    inputs.append(b"\x07" + chunk(0, bytes(10) + segment(ACK)) + step * 2 + far + step * 2)
     large = chunk(go | stretch, bytes(data[:512]))
     inputs.append(b"\x02" + chunk(0, full) + large * 9)
     for flags, gso_type, size in ((1, 1, 1448), (1, 0x81, 512), (2, 1, 100), (0, 1, 100), (1, 4, 100), (0, 0, 0)):

@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
-from protocols import CHUNK, SINK_PORT, Source
 
 from tunstack.aio import Endpoint, open_tun
+from tunstack.daemon.benchservices import CHUNK, SINK_PORT, Source
 from tunstack.engine.options import SocketOptions
 
 TUN = "bench0"

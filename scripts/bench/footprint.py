@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What an idle connection costs, object by object: an endpoint with a server of bare asyncio protocols, in virtual time.
+"""What an idle connection costs, object by object: an endpoint with a server of bare asyncio protocols or streams, in virtual time.
 
 Its peers are made by hand, so that they take no memory: each opens a connection with the options of Linux, and is silent until it is
 probed. Octets are CPython's own account (sys.getsizeof), of all that a connection alone refers to; those of tracemalloc, beside them, are
@@ -114,17 +114,20 @@ class Peers:
 class World:
     """An endpoint with idle connections, in a virtual loop of its own. `open` as many as are wanted, `close` at the end."""
 
-    def __init__(self, options: SocketOptions | None = None, sysctl: Sysctl | None = None) -> None:
+    def __init__(self, options: SocketOptions | None = None, sysctl: Sysctl | None = None, streams: bool = False) -> None:
         self.loop = VirtualLoop()
         self.peers = Peers()
         self.endpoint = Endpoint(self.peers, ADDRESS, sysctl=sysctl, random=random.Random(1), secret=bytes(16))
         self.protocols: list[asyncio.Protocol] = []
         self._count = 0
-        self.loop.run_until_complete(self._serve(options))
+        self.loop.run_until_complete(self._serve(options, streams))
 
-    async def _serve(self, options: SocketOptions | None) -> None:
+    async def _serve(self, options: SocketOptions | None, streams: bool) -> None:
         await self.endpoint.start()
-        await self.endpoint.create_server(asyncio.Protocol, ADDRESS, PORT, backlog=4096, options=options)
+        if streams:
+            await self.endpoint.start_server(_wait_for_data, ADDRESS, PORT, backlog=4096, options=options)
+        else:
+            await self.endpoint.create_server(asyncio.Protocol, ADDRESS, PORT, backlog=4096, options=options)
 
     def open(self, count: int) -> None:
         """Establish so many more."""
@@ -146,6 +149,11 @@ class World:
         self.endpoint.close()
         self.loop.run_until_complete(self.endpoint.wait_closed())
         self.loop.close()
+
+
+async def _wait_for_data(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(65536):
+        pass
 
 
 def walk(root: object) -> Iterator[object]:
@@ -183,10 +191,13 @@ def _rounded(size: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("connections", type=int, nargs="*", default=[10, 1000, 10_000], help="how many (default 10 1000 10000)")
+    parser.add_argument(
+        "--streams", action="store_true", help="with a task each that waits for data in an asyncio stream, not bare protocols"
+    )
     parser.add_argument("--keepalive", action="store_true", help="with SO_KEEPALIVE")
     arguments = parser.parse_args()
     options = SocketOptions(nodelay=True, keepalive=arguments.keepalive)
-    world = World(options)
+    world = World(options, streams=arguments.streams)
     world.open(3)
     one, *others = world.transports
     items = own_objects(one, others)
@@ -200,7 +211,7 @@ def main() -> None:
     print(f"{'connections':>12} {'octets each':>12}")
     for count in arguments.connections:
         tracemalloc.start()
-        world = World(options)
+        world = World(options, streams=arguments.streams)
         world.open(3)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 try:
     from namespaces import Namespace
     from processes import Process, ProcessError
-    from run import BUILD, BenchError, compile_client
+    from run import BenchError, compile_client
     from tabulate import tabulate
 except ModuleNotFoundError as missing:
     sys.exit(f"idle: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
@@ -185,7 +185,7 @@ def main() -> None:
     steps = [step for step in STEPS if step < options.connections] + [options.connections]
     try:
         check_memory(options.connections)
-        client = compile_client(BUILD, "idle_client")
+        client = compile_client("idle_client")
         with ExitStack() as stack:
             control = Path(stack.enter_context(TemporaryDirectory())) / "control" if options.inspect else None
             bench = Bench(stack, client, not options.no_keepalive, options.plain_gc, control)

@@ -20,6 +20,7 @@ from namespaces import Namespace
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 STOP_TIMEOUT = 5.0  # s that a process may take to end after SIGTERM
 TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -124,6 +125,11 @@ class Process:
         with open(f"/proc/{self._process.pid}/stat") as stat:
             fields = stat.read().rpartition(")")[2].split()
         return CpuTime(int(fields[11]) / TICKS, int(fields[12]) / TICKS)  # utime and stime, proc(5)
+
+    def resident(self) -> int:
+        """Return the octets of its memory that are in RAM."""
+        with open(f"/proc/{self._process.pid}/statm") as statm:
+            return int(statm.read().split()[1]) * PAGE
 
     def complaint(self) -> str:
         """Return the last line that it wrote to standard error, behind a colon; nothing if there is none."""

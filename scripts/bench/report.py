@@ -1,65 +1,24 @@
-"""From samples to tables: medians, spread, ratios."""
+"""From samples to tables: medians, spread, ratios, targets."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import metrics
+import targets
+from latency import Latencies
+from results import Results
 from tabulate import tabulate
-from workloads import Metric, Sample, Workload, baseline
+from workloads import Workload
 
 ABSENT = "-"
+KERNEL = "kernel"  # with which is compared what names nothing else
 
 
-@dataclass(slots=True)
-class Results:
-    """All that was measured. `samples` is by workload, endpoint and run, None where a measurement failed."""
-
-    settings: dict[str, Any]
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each endpoint said of itself
-    samples: dict[str, dict[str, list[Sample | None]]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)  # what there is no figure of, and why
-
-    def add(self, workload: Workload, endpoint: str, sample: Sample | None) -> None:
-        """Take in the sample of the next run."""
-        self.samples.setdefault(workload.name, {}).setdefault(endpoint, []).append(sample)
-
-    def values(self, workload: Workload, endpoint: str, metric: Metric) -> list[float]:
-        """Return the figure of every run that did not fail."""
-        return [metric.of(sample) for sample in self.samples.get(workload.name, {}).get(endpoint, []) if sample is not None]
-
-    def ratios(self, workload: Workload, endpoint: str, base: str, metric: Metric) -> list[float]:
-        """Return the figure by that of the baseline, within each run: what slows a machine for a while slows both."""
-        mine = self.samples.get(workload.name, {}).get(endpoint, [])
-        others = self.samples.get(workload.name, {}).get(base, [])
-        pairs = [(metric.of(a), metric.of(b)) for a, b in zip(mine, others, strict=False) if a is not None and b is not None]
-        return [a / b for a, b in pairs if b]
-
-
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
-    model = ""
-    with open("/proc/cpuinfo") as cpuinfo:
-        for line in cpuinfo:
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                model = value.strip()
-                break
-    return {
-        "cpu": model or platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
+def spread(values: Sequence[float], digits: int) -> str:
     """Return the median, and from where to where the values go."""
     if not values:
         return ABSENT
@@ -69,68 +28,97 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
-def _ratio_rows(results: Results, workloads: Sequence[Workload]) -> Iterable[list[str]]:
-    for workload in workloads:
-        for endpoint in workload.endpoints:
-            base = baseline(workload, endpoint)
-            if not endpoint.is_tunstack or not {endpoint.name, base} <= results.samples.get(workload.name, {}).keys():
-                continue
-            for metric in filter(lambda metric: metric.is_compared, workload.metrics):
-                ratios = results.ratios(workload, endpoint.name, base, metric)
-                yield [workload.name, metric.name, f"{endpoint.name} : {base}", _spread(ratios, 2)]
+def _median(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.median(values):,.{digits}f}" if values else ABSENT
 
 
-def _rows(results: Results, workloads: Sequence[Workload], endpoints: Sequence[str], costs: bool) -> Iterable[list[str]]:
-    for workload in workloads:
-        for metric in workload.metrics:
-            if metric.is_cost == costs:
-                cells = [_spread(results.values(workload, endpoint, metric), metric.digits) for endpoint in endpoints]
-                yield [workload.name, f"{metric.name}, {metric.unit}", *cells]
+def _names(results: Results, workloads: Sequence[Workload]) -> list[str]:
+    """Return the names of the endpoints of which there is anything, in the order of the workloads' own lists."""
+    measured = {name for workload in workloads for name in results.endpoints(workload.name)}
+    return [name for name in dict.fromkeys(e.name for workload in workloads for e in workload.endpoints) if name in measured]
 
 
-def _others_row(results: Results, workloads: Sequence[Workload], endpoints: Sequence[str]) -> list[str]:
-    """How much of the machine somebody else used, all workloads together: what the figures are to be trusted."""
-    row = ["all", "CPU of all others, % of one CPU"]
-    for endpoint in endpoints:
-        samples = [s for w in workloads for s in results.samples.get(w.name, {}).get(endpoint, []) if s is not None]
-        row.append(_spread([100 * sample["others_s"] / sample["seconds"] for sample in samples], 0))
-    return row
+def overview(results: Results, workloads: Sequence[Workload], style: str) -> str:
+    """Return the medians of what each workload is about: a row for each endpoint."""
+    workloads = [workload for workload in workloads if workload.headlines]
+    columns = [(workload, metric) for workload in workloads for metric in workload.metrics if metric.name in workload.headlines]
+    rows = [
+        [name, *(_median(results.values(workload.name, name, metric.name), metric.digits) for workload, metric in columns)]
+        for name in _names(results, workloads)
+    ]
+    headers = ["endpoint"]
+    for workload, metric in columns:
+        title = workload.name if len(workload.headlines) == 1 else f"{workload.name} {metric.name}"
+        headers.append(_title(title, metric.unit))
+    return _table(rows, headers, style)
+
+
+def details(results: Results, workload: Workload, style: str) -> str:
+    """Return all figures of a workload with their spread, and the ratio of the first of them to the kernel's."""
+    names = _names(results, [workload])
+    bases = {endpoint.name: endpoint.base for endpoint in workload.endpoints}
+    first = workload.metrics[0].name
+    rows = []
+    for name in names:
+        row = [name, *(spread(results.values(workload.name, name, metric.name), metric.digits) for metric in workload.metrics)]
+        base = bases[name] if bases[name] in names else KERNEL
+        ratios = results.ratios(workload.name, name, base, first)
+        row.append(f"{spread(ratios, 2)} of {base}" if ratios and base != name else ABSENT)
+        rows.append(row)
+    headers = ["endpoint", *(_title(metric.name, metric.unit) for metric in workload.metrics), f"{first}, ratio"]
+    return _table(rows, headers, style)
+
+
+def latencies(results: Results, workload: Workload, style: str) -> str:
+    """Return the percentiles of a workload over the round trips of all runs together; nothing if it has none."""
+    rows = []
+    for name in _names(results, [workload]):
+        encoded = [sample["histogram"] for sample in results.samples[workload.name][name] if sample is not None and "histogram" in sample]
+        if not encoded:
+            continue
+        all_runs = Latencies()
+        for histogram in encoded:
+            all_runs.add(histogram)
+        figures = [*(all_runs.percentile(percent) for percent in metrics.PERCENTILES), all_runs.longest()]
+        rows.append([name, f"{len(all_runs):,}", *(f"{figure:,.1f}" for figure in figures)])
+    headers = ["endpoint", "round trips", *(f"{metrics.percentile_name(percent)}, us" for percent in metrics.PERCENTILES), "longest, us"]
+    return _table(rows, headers, style) if rows else ""
 
 
 def tables(results: Results, workloads: Sequence[Workload], style: str) -> str:
     """Return the whole report as text; `style` is tabulate's name of a table format."""
-    endpoints: list[str] = []
-    for workload in workloads:
-        endpoints += [e.name for e in workload.endpoints if e.name in results.samples.get(workload.name, {}) and e.name not in endpoints]
-    figures = ["workload", "figure"]
-
-    def table(rows: Iterable[list[str]], headers: list[str]) -> str:
-        return tabulate(list(rows), headers, tablefmt=style, disable_numparse=True)
-
-    costs = [*_rows(results, workloads, endpoints, True), _others_row(results, workloads, endpoints)]
-    parts = [
-        _list(_circumstances(results, workloads)),
-        table(_rows(results, workloads, endpoints, False), figures + endpoints),
-        "CPU time within the measured window, user and system together:",
-        table(costs, figures + endpoints),
-    ]
-    if ratios := list(_ratio_rows(results, workloads)):
-        parts += ["Ratios, taken within each run:", table(ratios, [*figures, "of", "ratio"])]
+    measured = [workload for workload in workloads if results.endpoints(workload.name)]
+    parts = [_list(_circumstances(results)), overview(results, measured, style)]
+    if rows := list(targets.rows(results)):
+        headers = ["target (ratios are taken within each run)", "bound", "median", "least to most", "runs", ""]
+        parts.append(_table(rows, headers, style))
+    for workload in measured:
+        parts += [f"{workload.name}: {workload.about}", details(results, workload, style)]
+        if table := latencies(results, workload, style):
+            parts += [f"{workload.name}, the round trips of all runs together:", table]
     if results.missing:
         parts += ["Not measured:", _list(results.missing)]
     return "\n\n".join(parts) + "\n"
+
+
+def _title(name: str, unit: str) -> str:
+    return f"{name}, {unit}" if unit else name
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> str:
+    return tabulate(rows, headers, tablefmt=style, disable_numparse=True)
 
 
 def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _circumstances(results: Results, workloads: Sequence[Workload]) -> Iterable[str]:
+def _circumstances(results: Results) -> Iterable[str]:
     settings = results.settings
     host = settings["machine"]
     yield (
         f"{host['cpu']}, {host['cpus']} CPUs, Linux {host['kernel']}, Python {host['python']}; "
-        f"load average {settings['load_before']} before, {settings['load_after']} after"
+        f"load average {settings['load_before']} before, {settings['load_after']} after; it took {settings['took_s']} s"
     )
     yield (
         f"{settings['runs']} runs of {settings['seconds']:g} s after {settings['warmup']:g} s of warm-up, each in fresh namespaces; "
@@ -138,9 +126,14 @@ def _circumstances(results: Results, workloads: Sequence[Workload]) -> Iterable[
     )
     yield f"client: C on kernel sockets, congestion {settings['congestion']}"
     for endpoint, facts in results.facts.items():
-        yield f"{endpoint}: " + ", ".join(f"{name} {value}" for name, value in facts.items())
-    for workload in workloads:
-        yield f"{workload.name}: {workload.about}"
+        if facts:
+            yield f"{endpoint}: " + ", ".join(f"{name} {value}" for name, value in facts.items())
+    samples = [
+        sample for runs in results.samples.values() for column in runs.values() for sample in column if sample and "others_s" in sample
+    ]
+    if samples:
+        others = [100 * sample["others_s"] / sample["seconds"] for sample in samples]
+        yield f"CPU that all others took meanwhile, % of one CPU: {spread(others, 0)}"
 
 
 def write(results: Results, workloads: Sequence[Workload], directory: Path) -> tuple[Path, Path]:

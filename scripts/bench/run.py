@@ -11,31 +11,30 @@ from __future__ import annotations
 import argparse
 import os
 import pstats
-import shutil
 import socket
-import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 try:
+    import peers
     import report
-    from endpoints import ENDPOINTS
+    import targets
+    from endpoints import Endpoint
     from namespaces import Namespace
+    from peers import BUILD
     from processes import ProcessError
-    from workloads import WORKLOADS, Workload, measure, placement
+    from results import Results, machine
+    from workloads import WORKLOADS, Manner, Named, Workload
 except ModuleNotFoundError as missing:
     sys.exit(f"bench: the module {missing.name} is missing: install the package with its bench extra (pip install -e '.[bench]')")
 
 HERE = Path(__file__).resolve().parent
-BUILD = HERE.parent.parent / "build" / "bench"
-SETTLE = 0.2  # s after a measurement, in which the kernel takes its namespaces down
+SETTLE = 0.1  # s after a measurement, in which the kernel takes its namespaces down
 
-# What issue and README compare with elsewhere, and this program does not run.
-NOT_YET = (
-    "asyncio streams, gVisor, smoltcp, lwIP, mitmproxy_rs, PyTCP: no server programs for them here yet",
-    "the limit (a C program without TCP on TUN): likewise",
-)
+# What the README compares with elsewhere, and this program cannot run.
+CANNOT = ("smoltcp: a Rust library, which no package of Debian or PyPI has on its own",)
 
 
 class BenchError(Exception):
@@ -45,37 +44,34 @@ class BenchError(Exception):
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [workload.name for workload in WORKLOADS]
-    parser.add_argument("--quick", action="store_true", help="one run of 1 s each: less than a minute, and no spread")
+    endpoints = list(dict.fromkeys(endpoint.name for workload in WORKLOADS for endpoint in workload.endpoints))
+    parser.add_argument("--quick", action="store_true", help="one run of what the targets name: about a minute, and no spread")
     parser.add_argument("--runs", type=int, metavar="N", help="runs (default 5)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of each measurement (default 3)")
-    parser.add_argument("--workload", action="append", choices=names, metavar="NAME", help=f"only this one, repeatable: {', '.join(names)}")
     parser.add_argument(
-        "--endpoint", action="append", choices=[e.name for e in ENDPOINTS], metavar="NAME",
-        help=f"only this one, repeatable: {'; '.join(e.name for e in ENDPOINTS)}",
-    )  # fmt: skip
+        "--seconds", type=float, default=1.0, metavar="S", help="length of a measurement that has none of its own (default 1)"
+    )
+    parser.add_argument("--workload", action="append", choices=names, metavar="NAME", help=f"only this one, repeatable: {'; '.join(names)}")
+    parser.add_argument(
+        "--endpoint", action="append", choices=endpoints, metavar="NAME", help=f"only this one, repeatable: {'; '.join(endpoints)}"
+    )
     parser.add_argument("--output", type=Path, default=BUILD, metavar="DIR", help="where bench.json and bench.md go (default build/bench)")
     parser.add_argument("--profile", action="store_true", help="no figures: profile each tunstack server once, and print what costs most")
     options = parser.parse_args()
-    options.runs = options.runs or (1 if options.quick else 5)
-    options.seconds = options.seconds or (1.0 if options.quick else 3.0)
-    options.warmup = 0.2 if options.quick else 0.5
+    options.runs = (1 if options.quick else 5) if options.runs is None else options.runs
+    options.warmup = 0.2 if options.quick else 0.3
     if options.runs < 1 or not 0 < options.seconds <= 60:
         parser.error("at least one run, of at most 60 s")
     return options
 
 
-def compile_client(directory: Path, name: str = "client") -> Path:
-    """Compile a client; return where it is."""
-    compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
-    if compiler is None:
-        raise BenchError("no C compiler: install one (apt-get install gcc libc6-dev)")
-    directory.mkdir(parents=True, exist_ok=True)
-    program = directory / name
-    command = [compiler, "-std=c11", "-O2", "-Wall", "-Wextra", "-o", os.fspath(program), os.fspath(HERE / f"{name}.c")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchError(f"{name}.c does not compile: {done.stderr.strip().splitlines()[0]}")
-    return program
+def compile_client(name: str = "client") -> Path:
+    """Compile a client, which is a file or a folder of them; return where it is."""
+    folder = HERE / name
+    sources = sorted(folder.glob("*.c")) if folder.is_dir() else [HERE / f"{name}.c"]
+    try:
+        return peers.compile_c(sources, name)
+    except peers.Missing as missing:
+        raise BenchError(str(missing)) from None
 
 
 def choose_congestion() -> str:
@@ -96,53 +92,82 @@ def choose_congestion() -> str:
         raise BenchError("making network namespaces needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN): run it with sudo") from None
 
 
-def plan(options: argparse.Namespace, results: report.Results) -> list[Workload]:
+def plan(options: argparse.Namespace, results: Results) -> list[Workload]:
     """Return the workloads that can be run, and note those that cannot."""
     chosen = []
     for workload in WORKLOADS:
-        if options.workload and workload.name not in options.workload:
-            results.missing.append(f"{workload.name}: not asked for")
-        elif placement(workload) is None:
-            results.missing.append(f"{workload.name}: needs {workload.cpus} CPUs")
+        obstacle = "not asked for" if options.workload and workload.name not in options.workload else workload.obstacle()
+        if obstacle:
+            results.missing.append(f"{workload.name}: {obstacle}")
         else:
             chosen.append(workload)
-    results.missing += [f"{e.name}: not asked for" for e in ENDPOINTS if options.endpoint and e.name not in options.endpoint]
+    if options.endpoint:
+        names = dict.fromkeys(endpoint.name for workload in chosen for endpoint in workload.endpoints)
+        results.missing += [f"{name}: not asked for" for name in names if name not in options.endpoint]
+    elif options.quick and not options.workload:
+        results.missing.append("what no target names: left out by --quick")
     return chosen
 
 
-def run_all(options: argparse.Namespace, client: Path, congestion: str, workloads: list[Workload], results: report.Results) -> None:
-    """Measure everything; a measurement that fails is noted, and the rest goes on."""
-    total = options.runs * sum(len(workload.endpoints) for workload in workloads)
-    done = 0
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One that is to be made."""
+
+    run: int
+    workload: Workload
+    endpoint: Named
+
+
+def schedule(options: argparse.Namespace, workloads: list[Workload]) -> list[Measurement]:
+    """Return the measurements in their order: within a run the endpoints of a workload follow each other, in every second run backwards.
+
+    What no target names is measured in the first of them only, unless something is asked for by name.
+    """
+    asked = options.workload or options.endpoint
+    return [
+        Measurement(run, workload, endpoint)
+        for run in range(1, options.runs + 1)
+        for workload in workloads
+        for endpoint in workload.endpoints[:: 1 if run % 2 else -1]
+        if not options.endpoint or endpoint.name in options.endpoint
+        if asked or (run <= workload.other_runs and not options.quick) or targets.is_named(workload.name, endpoint.name)
+    ]
+
+
+def run_all(options: argparse.Namespace, manner: Manner, workloads: list[Workload], results: Results) -> None:
+    """Measure everything; a measurement that fails is noted, and the rest goes on. A program that cannot be had is noted once."""
+    waiting = schedule(options, workloads)
+    absent = set()
     show = sys.stderr.isatty()
-    for number in range(1, options.runs + 1):
-        for workload in workloads:
-            for endpoint in workload.endpoints:
-                done += 1
-                if options.endpoint and endpoint.name not in options.endpoint:
-                    continue
-                if show:
-                    print(f"\r\033[K{done}/{total} run {number}: {workload.name}, {endpoint.name}", end="", file=sys.stderr, flush=True)
-                sample = None
-                try:
-                    facts, sample = measure(client, workload, endpoint, congestion, options.seconds, options.warmup)
-                    results.facts[endpoint.name] = facts
-                except ProcessError as error:
-                    results.missing.append(f"{workload.name}, {endpoint.name}, run {number}: {error}")
-                results.add(workload, endpoint.name, sample)
-                time.sleep(SETTLE)
+    for number, one in enumerate(waiting, 1):
+        name = one.endpoint.name
+        if name in absent:
+            continue
+        if show:
+            print(f"\r\033[K{number}/{len(waiting)} run {one.run}: {one.workload.name}, {name}", end="", file=sys.stderr, flush=True)
+        sample = None
+        try:
+            facts, sample = one.workload.measure(one.endpoint, one.run, manner)
+            results.facts[name] = facts
+        except peers.Missing as missing:
+            absent.add(name)
+            results.missing.append(f"{name}: {missing}")
+        except ProcessError as error:
+            results.missing.append(f"{one.workload.name}, {name}, run {one.run}: {error}")
+        results.add(one.workload.name, name, one.run, sample)
+        time.sleep(SETTLE)
     if show:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def profile_all(options: argparse.Namespace, client: Path, congestion: str, workloads: list[Workload]) -> None:
+def profile_all(options: argparse.Namespace, manner: Manner, workloads: list[Workload]) -> None:
     """Print where the tunstack servers spend their time; cProfile makes calls dearer than they are, so take shares, not seconds."""
     for workload in workloads:
         for endpoint in workload.endpoints:
-            if not endpoint.is_tunstack or (options.endpoint and endpoint.name not in options.endpoint):
+            if not isinstance(endpoint, Endpoint) or not endpoint.is_tunstack or endpoint.name not in (options.endpoint or [endpoint.name]):
                 continue
             path = options.output / f"{workload.name} {endpoint.name}.prof".replace(" ", "-").replace(",", "")
-            _, sample = measure(client, workload, endpoint, congestion, options.seconds, options.warmup, path)
+            _, sample = workload.measure(endpoint, 1, replace(manner, profile=path))
             figures = ", ".join(f"{m.name} {m.of(sample):.{m.digits}f} {m.unit}" for m in workload.metrics)
             print(f"\n=== {workload.name}, {endpoint.name}: {figures} (under cProfile)")
             pstats.Stats(os.fspath(path)).strip_dirs().sort_stats("tottime").print_stats(20)
@@ -154,24 +179,25 @@ def load_average() -> str:
 
 def main() -> None:
     options = parse_arguments()
-    congestion = choose_congestion()
-    client = compile_client(options.output)
+    manner = Manner(compile_client(), choose_congestion(), options.seconds, options.warmup)
+    options.output.mkdir(parents=True, exist_ok=True)
     settings = {
-        "machine": report.machine(),
-        "congestion": congestion,
+        "machine": machine(),
+        "congestion": manner.congestion,
         "runs": options.runs,
         "seconds": options.seconds,
         "warmup": options.warmup,
         "load_before": load_average(),
     }
-    results = report.Results(settings)
+    results = Results(settings, {workload.name: workload.metrics for workload in WORKLOADS})
     workloads = plan(options, results)
     if options.profile:
-        profile_all(options, client, congestion, workloads)
+        profile_all(options, manner, workloads)
         return
-    run_all(options, client, congestion, workloads, results)
-    settings["load_after"] = load_average()
-    results.missing += NOT_YET
+    began = time.monotonic()
+    run_all(options, manner, workloads, results)
+    settings |= {"load_after": load_average(), "took_s": round(time.monotonic() - began)}
+    results.missing += CANNOT
     print(report.tables(results, workloads, "simple"))
     for path in report.write(results, workloads, options.output):
         print(f"written: {path}")

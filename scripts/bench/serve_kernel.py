@@ -1,4 +1,4 @@
-"""Server on the kernel's TCP, under uvloop: serve_kernel.py ADDRESS CONGESTION"""
+"""Server on the kernel's TCP, under uvloop: serve_kernel.py ADDRESS CONGESTION protocols|streams"""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import socket
 import sys
 from importlib.metadata import version
 
-import protocols
+import streams
 import uvloop
+
+from tunstack.daemon import benchservices
 
 
 def listening_socket(address: str, port: int, congestion: str) -> socket.socket:
@@ -22,10 +24,15 @@ def listening_socket(address: str, port: int, congestion: str) -> socket.socket:
     return listener
 
 
-async def serve(address: str, congestion: str) -> None:
+async def serve(address: str, congestion: str, program: str) -> None:
     loop = asyncio.get_running_loop()
-    for port, protocol in protocols.SERVICES:
-        await loop.create_server(protocol, sock=listening_socket(address, port, congestion), backlog=protocols.BACKLOG)
+    if program == "streams":
+        for port, handler in streams.SERVICES:
+            sock = listening_socket(address, port, congestion)
+            await asyncio.start_server(handler, sock=sock, backlog=benchservices.BACKLOG, limit=benchservices.CHUNK)
+    else:
+        for port, protocol in benchservices.SERVICES:
+            await loop.create_server(protocol, sock=listening_socket(address, port, congestion), backlog=benchservices.BACKLOG)
     print(json.dumps({"loop": f"uvloop {version('uvloop')}", "congestion": congestion}), flush=True)
     await asyncio.Event().wait()
 

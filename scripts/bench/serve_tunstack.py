@@ -9,16 +9,17 @@ import json
 import signal
 from importlib.metadata import version
 
-import protocols
+import streams
 import uvloop
 
 import tunstack.aio
 from tunstack.congestion import available
+from tunstack.daemon import benchservices
 from tunstack.engine.sysctl import Sysctl
 from tunstack.wire import codec
 
 
-async def serve(host_address: str, address: str, congestion: str, offload: bool) -> None:
+async def serve(host_address: str, address: str, congestion: str, offload: bool, program: str) -> None:
     """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -26,8 +27,12 @@ async def serve(host_address: str, address: str, congestion: str, offload: bool)
     sysctl = Sysctl(tcp_congestion_control=congestion if congestion in available() else "reno")
     endpoint = tunstack.aio.open_tun("bench0", host_address=host_address, address=address, offload=offload, sysctl=sysctl)
     async with endpoint:
-        for port, protocol in protocols.SERVICES:
-            await endpoint.create_server(protocol, address, port, backlog=protocols.BACKLOG)
+        if program == "streams":
+            for port, handler in streams.SERVICES:
+                await endpoint.start_server(handler, address, port, backlog=benchservices.BACKLOG, limit=benchservices.CHUNK)
+        else:
+            for port, protocol in benchservices.SERVICES:
+                await endpoint.create_server(protocol, address, port, backlog=benchservices.BACKLOG)
         facts = {"loop": f"uvloop {version('uvloop')}", "congestion": sysctl.tcp_congestion_control, "backend": codec.BACKEND}
         print(json.dumps(facts), flush=True)
         await stopped.wait()
@@ -39,10 +44,11 @@ def main() -> None:
     parser.add_argument("host_address", help="the kernel's address on the interface, with its prefix")
     parser.add_argument("address", help="ours")
     parser.add_argument("congestion", help="congestion control; reno where there is none of that name")
+    parser.add_argument("program", choices=("protocols", "streams"))
     parser.add_argument("--no-offload", action="store_true")
     parser.add_argument("--profile", metavar="FILE", help="run under cProfile and leave its statistics here")
     options = parser.parse_args()
-    program = serve(options.host_address, options.address, options.congestion, not options.no_offload)
+    program = serve(options.host_address, options.address, options.congestion, not options.no_offload, options.program)
     if options.profile is None:
         uvloop.run(program)
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 from aio.recorder import BufferedRecorder, Recorder, connected
 from aio.worlds import BIG, settle
@@ -72,4 +74,25 @@ async def test_useless_buffer_is_reported_and_ends_the_connection(world, buffer)
         assert isinstance(far.error, RuntimeError) and str(far.error) == "get_buffer() returned an empty buffer"
     near.transport.abort()
     await near.until(lambda: near.events[-1].startswith("lost"))
+    server.close()
+
+
+@pytest.mark.parametrize("make", [bytearray, lambda size: memoryview(bytearray(size)), lambda size: array("H", bytes(size))])
+async def test_any_writable_buffer_will_do_and_is_let_go(world, make):
+    class Lender(BufferedRecorder):
+        def buffer_updated(self, nbytes):
+            view = memoryview(self.buffer).cast("B")
+            self.data += view[:nbytes]
+            view.release()
+            if isinstance(self.buffer, bytearray):
+                self.buffer += b"more"  # BufferError, were it held still
+            self.wake()
+
+    far = Lender(0)
+    far.buffer = make(2000)
+    near, _, server = await connected(world, far)
+    near.transport.write(BIG[:50_001])
+    near.transport.write_eof()
+    await far.until("lost")
+    assert bytes(far.data) == BIG[:50_001]
     server.close()

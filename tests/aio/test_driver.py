@@ -14,7 +14,7 @@ from aio.recorder import Recorder, connected
 from aio.worlds import LOOPS, Ours, assert_nothing_left, settle
 
 from tunstack.aio import Endpoint
-from tunstack.aio.driver import GRAIN, loop_clock
+from tunstack.aio.driver import GRAIN, LOOKS_TO_SKIP, loop_clock
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.loop import VirtualLoop
 from tunstack.wire import codec
@@ -227,6 +227,93 @@ async def test_a_flood_does_not_starve_the_loop(ours):
     assert 0 < turns < 50
     del device.read_batch
     ours.server.close()
+
+
+async def test_one_look_in_vain_saves_the_next_ones(sockets):
+    """A peer that asks, is answered and asks again, from elsewhere: its next question is not there yet when we have answered."""
+    near, far, server = await connected(sockets)
+    reads, turns = count_turns(sockets.server)
+    far.data_received = far.transport.write
+    far.transport.set_protocol(far)
+    for number in range(1, 101):
+        near.transport.write(b"?")
+        await near.received(number)
+    assert len(turns) >= 100
+    assert len(reads) - len(turns) <= 100 / LOOKS_TO_SKIP + 1
+    near.transport.close()
+    server.close()
+
+
+async def test_looks_go_on_while_they_find_something(virtual):
+    """A peer on our own CPU: its next question is there as soon as we have answered."""
+    server = virtual.server
+    device = server.device
+    near, far, listener = await connected(virtual)
+    conn = far.transport.get_extra_info("connection")
+    far.data_received = far.transport.write
+    far.transport.set_protocol(far)
+    asked = 0
+    carry = device.carry
+
+    def answer_at_once(frame):
+        nonlocal asked
+        carry(frame)
+        if asked < 100:
+            asked += 1
+            near.transport.write(b"?")
+            virtual.client._driver._on_flush()
+            virtual.client._driver._on_readable()
+
+    await settle()
+    device.carry = answer_at_once
+    reads, turns = count_turns(server)
+    near.transport.write(b"?")
+    await near.received(100)
+    device.carry = carry
+    assert conn.segs_in > 100
+    assert len(turns) < len(reads) / 8
+    near.transport.close()
+    listener.close()
+
+
+async def test_a_reader_that_is_full_ends_the_turn(ours):
+    """The task that reads must run before more comes, or that would have to be held back."""
+    near, far, server = await connected(ours)
+    await settle()
+    reads, turns = count_turns(ours.server)
+    far.transport.pause_reading()
+    assert not reads
+    far.transport.resume_reading()
+    far.data_received = lambda data: (far.transport.pause_reading(), far.wake())
+    far.transport.set_protocol(far)
+    near.transport.write(BIG)
+    await far.until(lambda: not far.transport.is_reading())
+    assert len(reads) == len(turns) > 0
+    near.transport.abort()
+    server.close()
+    far.transport.abort()
+
+
+def count_turns(endpoint):
+    """Return lists that grow by one with each read of the endpoint's device, and with each turn of its driver."""
+    device, driver = endpoint.device, endpoint._driver
+    reads, turns = [], []
+    read_batch, turn = device.read_batch, driver._turn
+
+    def counted_read():
+        reads.append(1)
+        return read_batch()
+
+    class Counted(type(driver)):
+        __slots__ = ()
+
+        def _turn(self):
+            turns.append(1)
+            turn()
+
+    device.read_batch = counted_read
+    driver.__class__ = Counted
+    return reads, turns
 
 
 def make_syn(port):

@@ -18,6 +18,7 @@ from tunstack.engine.sysctl import Sysctl
 
 BUDGET = 3600  # octets of an idle connection, with its transport and a bare protocol, but without its share of tables
 BUDGET_AFTER_DATA = 3800  # the same once it has carried some
+BUDGET_OF_STREAMS = 6400  # the same with a task that waits for data in an asyncio stream
 TABLES = 400  # octets of a connection's share of tables: the stack's, the transports', the timers'
 
 
@@ -49,6 +50,15 @@ def test_an_idle_connection_stays_within_its_budget(footprint: ModuleType, world
     """Issue 5: 6 KiB of resident memory for each of 100,000; the budget keeps it well below."""
     world.open(3)
     assert own_size(footprint, world) <= BUDGET
+
+
+def test_an_idle_connection_with_streams_stays_within_its_budget(footprint: ModuleType) -> None:
+    """Issue 6: 8 KiB of resident memory in all."""
+    world = footprint.World(SocketOptions(nodelay=True, keepalive=True), streams=True)
+    world.open(3)
+    size = own_size(footprint, world)
+    world.close()
+    assert BUDGET < size <= BUDGET_OF_STREAMS
 
 
 def test_a_connection_that_has_become_idle_stays_within_it_too(footprint: ModuleType, world: Any) -> None:

@@ -10,12 +10,12 @@ CORPUS = Path(__file__).resolve().parents[2] / "native" / "fuzz" / "corpus"
 
 MAX_FRAMES = 16
 MAX_FRAME = 65545
-FOLLOW, FIX_CHECKSUMS, FIX_LENGTH, FLIP_PSH, FLIP_FIN, SECOND_LAST, STRETCH = 1, 2, 4, 8, 16, 32, 64
+FOLLOW, FIX_CHECKSUMS, FIX_LENGTH, FLIP_PSH, FLIP_FIN, SECOND_LAST, STRETCH, ADVANCE = 1, 2, 4, 8, 16, 32, 64, 128
 STRETCH_TIMES = 32
 
 
-def decode(data: bytes) -> tuple[bool, bool, list[bytes]]:
-    """Return (vnet, coalesce, frames)."""
+def decode(data: bytes) -> tuple[bool, bool, bool, list[bytes]]:
+    """Return (vnet, coalesce, coalesce_acks, frames)."""
     frames: list[bytes] = []
     vnet = bool(data[0] & 1)
     prefix = 10 if vnet else 0
@@ -24,7 +24,7 @@ def decode(data: bytes) -> tuple[bool, bool, list[bytes]]:
         op, length = data[at], int.from_bytes(data[at + 1 : at + 3], "little")
         frames.append(_make_frame(op, data[at + 3 : at + 3 + length], frames, prefix))
         at = min(at + 3 + length, len(data))
-    return vnet, bool(data[0] & 2), frames
+    return vnet, bool(data[0] & 2), bool(data[0] & 4), frames
 
 
 def _make_frame(op: int, content: bytes, frames: list[bytes], prefix: int) -> bytes:
@@ -36,6 +36,10 @@ def _make_frame(op: int, content: bytes, frames: list[bytes], prefix: int) -> by
             tcp = prefix + (header[prefix] & 0xF) * 4
             seq = int.from_bytes(header[tcp + 4 : tcp + 8], "big") + len(before) - len(header)
             header[tcp + 4 : tcp + 8] = (seq & 0xFFFFFFFF).to_bytes(4, "big")
+            if op & ADVANCE:
+                ack = int.from_bytes(header[tcp + 8 : tcp + 12], "big") + int.from_bytes(content[:4], "big")
+                header[tcp + 8 : tcp + 12] = (ack & 0xFFFFFFFF).to_bytes(4, "big")
+                content = b""
             header[tcp + 13] ^= (8 if op & FLIP_PSH else 0) | (1 if op & FLIP_FIN else 0)
     frame = (header + content * (STRETCH_TIMES if op & STRETCH else 1))[:MAX_FRAME]
     if op & FIX_LENGTH and len(frame) >= prefix + 4:

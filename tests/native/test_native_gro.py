@@ -110,7 +110,7 @@ def test_identification_and_ttl_do_not_matter(codec: ModuleType) -> None:
 
 
 @both
-def test_bare_acks_are_never_merged(codec: ModuleType) -> None:
+def test_bare_acks_are_no_part_of_a_run_of_data(codec: ModuleType) -> None:
     assert len(merged(codec, frame(5, 0), frame(5, 0), frame(5, 100), frame(105, 0), frame(105, 100))) == 5
 
 

@@ -190,7 +190,7 @@ def test_offload_without_the_virtio_header_makes_no_sense(codec: ModuleType) -> 
 def test_a_segment_that_does_not_fit_is_emsgsize(codec: ModuleType, pair: Pair) -> None:
     writer = codec.Writer(pair[0].fileno(), True, True)
     with pytest.raises(OSError) as caught:
-        writer.write(make_segment(0, payload=(memoryview(bytes(65490)),), length=65490, ts_val=1, gso_size=1448))
+        writer.write(make_segment(0, payload=(memoryview(bytes(65490)),), length=65490, ts_val=1))
     assert caught.value.errno == errno.EMSGSIZE and not frames_of(pair[1])
 
 
@@ -328,3 +328,95 @@ def test_a_reader_that_dies_in_a_cycle_dies_quietly() -> None:
     # the collector once cleared a view that cffi still held: BufferError, and a segmentation fault at exit
     done = subprocess.run([sys.executable, "-c", IN_A_CYCLE], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def burst(size: int, **values: Any) -> Segment:
+    """A segment of more than an IPv4 datagram holds, from the application's own buffers."""
+    data = random.Random(size).randbytes(size)
+    cuts = sorted(random.Random(size + 1).sample(range(1, size), 3))
+    pieces = tuple(memoryview(data)[start:end] for start, end in zip((0, *cuts), (*cuts, size), strict=True))
+    return make_segment(0, payload=pieces, length=size, **values)
+
+
+@both
+@pytest.mark.parametrize("size", [65484, 65535, 65536, 130320, 130321, 262144])
+def test_a_burst_leaves_as_super_segments_of_whole_packets(codec: ModuleType, pair: Pair, size: int) -> None:
+    segment = burst(size, seq=0xFFFFFF00, gso_size=1448, ts_val=1, flags=ACK | PSH | FIN | CWR, ident=0xFFF0)
+    writer = codec.Writer(pair[0].fileno(), vnet=True, tso=True)
+    assert writer.write(segment)
+    frames = frames_of(pair[1])
+    assert len(frames) == -(-size // 65160)
+    assert writer.octets == size + 52 * len(frames)
+    received = codec.Reader(True, coalesce=False).parse(frames).segments
+    assert b"".join(bytes(each.payload[0]) for each in received) == b"".join(segment.payload)
+    for n, each in enumerate(received):
+        is_last = n == len(received) - 1
+        assert (each.seq, each.ident) == ((0xFFFFFF00 + 65160 * n) & 0xFFFFFFFF, (0xFFF0 + 45 * n) & 0xFFFF)
+        assert each.flags == ACK | (0 if n else CWR) | (PSH | FIN if is_last else 0)
+        assert is_last or (each.length, each.gso_size) == (65160, 1448)
+        assert HEADER.unpack(frames[n][:10])[1] == (0 if each.length <= 1448 else 1 if n else 0x81)
+
+
+@pytest.mark.parametrize(("vnet", "tso"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("seed", range(12))
+def test_both_write_the_same_octets_of_a_burst(pair: Pair, seed: int, vnet: bool, tso: bool) -> None:
+    rng = random.Random(seed)
+    segment = random_segment(rng)
+    size = rng.choice((65484, 70_000, rng.randrange(60_000, 262_144)))
+    views = tuple(rng.randbytes(part) for part in (size // 3, 1, size - size // 3 - 1))
+    segment.payload, segment.length = views, size
+    segment.gso_size = rng.choice((0, 1448, 9000, 40_000, 65_000, 65_535))
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    results: list[Any] = []
+    for codec in CODECS:
+        writer = codec.Writer(pair[0].fileno(), vnet, tso)
+        try:
+            sent: Any = writer.write(segment)
+        except OSError as error:
+            sent = error.errno
+        results.append((sent, frames_of(pair[1]), writer.lost, writer.octets))
+    assert results[0] == results[1]
+
+
+@both
+def test_a_queue_that_fills_in_the_middle_of_a_burst_loses_the_rest_and_counts(codec: ModuleType, pair: Pair) -> None:
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
+    writer = codec.Writer(pair[0].fileno(), True, True)
+    assert writer.write(burst(262_144, gso_size=1448)) is True
+    arrived = codec.Reader(True, coalesce=False).parse(frames_of(pair[1])).segments
+    packets = sum(segment.packets for segment in arrived)
+    assert 0 < len(arrived) < 5 and writer.lost == 182 - packets
+
+
+@both
+def test_a_lone_small_frame_is_told_from_one_of_many(codec: ModuleType, pair: Pair) -> None:
+    """The loop need not look again at once behind a packet that came alone."""
+    reader = codec.Reader(False, max_frames=3)
+
+    def drained(*sizes: int, waiting: int = 0) -> bool:
+        for size in sizes:
+            pair[1].send(codec.encode(make_segment(size))[0])
+        batch = reader.read(pair[0].fileno())
+        assert len(batch.segments) == min(len(sizes) + waiting, 3)
+        is_drained: bool = batch.is_drained
+        return is_drained
+
+    assert drained() and drained(0) and drained(1448) and drained(0)
+    assert not drained(0, 0) and not drained(5000) and not drained(0, 0, 0, 0)
+    assert drained(waiting=1)  # the fourth, alone: it is small, and nothing is behind it
+
+
+@both
+def test_octets_are_counted_as_they_came(codec: ModuleType, pair: Pair) -> None:
+    reader = codec.Reader(False)
+    frames = [codec.encode(make_segment(size))[0] for size in (0, 100, 1000)]
+    ping = bytes(IP(src="10.77.0.1", dst="10.77.0.2", proto=1) / (b"\x08" + bytes(7)))
+    for frame in (*frames, ping, b"\x60" + bytes(99), bytes(30)):
+        pair[1].send(frame)
+    reader.read(pair[0].fileno())
+    assert reader.octets == sum(map(len, frames)) + len(ping) == 1248
+    reader.parse(frames)
+    assert reader.octets == 1248 + 1220
+    writer = codec.Writer(pair[0].fileno(), False, False)
+    assert writer.write(make_segment(2000, gso_size=1000)) and writer.write_packet(ping)
+    assert writer.octets == 2080 + 28

@@ -43,7 +43,7 @@ class Bench:
         packets = []
         while (packet := self.handler.poll_transmit()) is not None:
             packets.append(packet)
-        assert not self.handler.has_output
+        assert not self.handler.output
         return packets
 
 

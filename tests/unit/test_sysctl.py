@@ -56,7 +56,7 @@ def test_a_field_that_is_not_declared_as_a_knob_is_a_mistake() -> None:
 def test_a_knob_is_a_slot() -> None:
     """Hot code reads them."""
     assert not hasattr(Sysctl(), "__dict__")
-    assert {knob.field for knob in KNOBS.values() if knob.effect != "never"} | {"algorithms"} == set(Sysctl.__slots__)
+    assert {knob.field for knob in KNOBS.values() if knob.effect != "never"} | {"algorithms", "version"} == set(Sysctl.__slots__)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +155,16 @@ def test_algorithms_are_those_of_the_stack() -> None:
     )
     assert knobs.tcp_congestion_control == "cubic"
     assert replace(knobs, tcp_sack=False).algorithms is None  # another stack's
+
+
+def test_each_change_makes_another_version() -> None:
+    """Who works something out from knobs sees by it that it is stale, however they were written."""
+    sysctl = Sysctl(tcp_sack=False)
+    versions = [sysctl.version]
+    sysctl.tcp_rmem = (4096, 8192, 16384)
+    versions.append(sysctl.version)
+    sysctl.set("net.ipv4.tcp_sack", "1")
+    versions.append(sysctl.version)
+    assert sorted(set(versions)) == versions
+    assert Sysctl() == Sysctl(tcp_sack=True)  # it is no setting: two that say the same are equal
+    assert sysctl != Sysctl()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from random import Random
 
 from tunstack.engine.timers import LOOKS_A_TURN, MOVES_A_TURN, NEVER, TimerHeap
 
@@ -138,3 +139,26 @@ def test_the_earliest_comes_first_and_ties_in_the_order_of_arming() -> None:
         owners, key=lambda owner: (1 + owner.number // 7, owner.number % 2, owner.number if owner.number % 2 else -owner.number)
     )
     assert order == [owner.number for owner in expected]
+
+
+def test_the_soonest_look_is_never_told_too_late() -> None:
+    """An attribute to read before each flush: no later than the truth."""
+    heap = TimerHeap()
+    assert heap.soonest == NEVER
+    random = Random(1)
+    owners = [Owner() for _ in range(20)]
+    now = 0
+    for _ in range(2000):
+        owner = random.choice(owners)
+        owner.near = now + random.randrange(1, 3_000_000)
+        heap.arm(owner, owner.near)
+        if random.random() < 0.1:
+            heap.disarm(random.choice(owners))
+        looks = [owner.heap_at for owner in owners]
+        assert heap.soonest <= min(looks)
+        if random.random() < 0.3:
+            assert heap.next_deadline() == heap.soonest <= min(looks)
+        if random.random() < 0.2:
+            now += random.randrange(2_000_000)
+            heap.advance(now)
+    assert sum(len(owner.fired) for owner in owners) > 100

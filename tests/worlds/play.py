@@ -87,7 +87,7 @@ class Device(MemoryDevice):
     def __init__(self, plan: HostPlan, offload: bool) -> None:
         super().__init__(plan.mtu, 1_000_000, offload)
         self._batch = plan.batch
-        self._reader = codec.Reader(vnet=offload, max_frames=plan.batch, coalesce=plan.coalesce)
+        self._reader = codec.Reader(vnet=offload, max_frames=plan.batch, coalesce=plan.coalesce, coalesce_acks=plan.coalesce)
 
     def read_batch(self) -> Batch:
         inbox = self._inbox
@@ -102,6 +102,7 @@ class WatchedHost(Host):
         self._refuses = refuses
         self._random = random.Random(seed)
         self._write = device.write
+        self.look: Callable[[Stack], object] = lambda stack: None  # called after every call into the stack
         if refuses:
             device.write = self._write_or_refuse  # type: ignore[method-assign]
 
@@ -117,10 +118,12 @@ class WatchedHost(Host):
         while device.waiting:
             stack.receive(device.read_batch(), now)
             check_stack(stack)
+            self.look(stack)
         deadline = stack.next_deadline()
         if deadline is not None and deadline <= now:
             stack.advance(now)
             check_stack(stack)
+            self.look(stack)
         item, self._held = self._held, None
         if item is None:
             item = stack.poll_transmit(now)
@@ -129,7 +132,9 @@ class WatchedHost(Host):
             if not device.write(item):
                 self._held = item
                 break
+            self.look(stack)
             item = stack.poll_transmit(now)
+        self.look(stack)
         if has_sent:
             check_stack(stack)
         if self._held is None:

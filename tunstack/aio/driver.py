@@ -17,7 +17,9 @@ from tunstack.device.handover import Handover
 from tunstack.engine.errors import socket_error
 from tunstack.engine.stack import Stack
 
-BATCHES_A_TURN = 4  # then the loop's other callbacks have their turn
+WORK_A_TURN = 256  # segments in and out; then the loop's other callbacks have their turn
+BATCH_WORK = 16  # what a batch itself counts for
+LOOKS_TO_SKIP = 15  # after one in vain, for a peer that asks, is answered and asks again
 ITEMS_A_FLUSH = 256  # likewise, on the way out: at 64 KiB an item this is 16 MiB
 GRAIN = 1000  # least distance and step of a timer: uvloop counts milliseconds, and below half of one it would spin
 LATE = 10_000  # a timer that fires so much too late finds a process that was held up
@@ -50,17 +52,20 @@ class Driver:
     """
 
     __slots__ = (
+        "_armed_for",
         "_blocked",
         "_clock",
         "_fd",
         "_flush_handle",
         "_grain",
         "_in_turn",
+        "_looks_to_skip",
         "_now",
         "_read_handle",
         "_retry_handle",
         "_timer",
         "_timer_at",
+        "_work",
         "device",
         "error",
         "is_running",
@@ -80,8 +85,11 @@ class Driver:
         self._now = 0  # time of the turn
         self._in_turn = False  # time stands still, and a flush follows by itself
         self._fd = -1
+        self._work = 0  # done in this turn
+        self._looks_to_skip = 0  # for so many short answers we do not look whether the next question is there
         self._timer: asyncio.Handle | None = None
         self._timer_at = NEVER  # when it fires
+        self._armed_for = NEVER  # the deadline that it is for: nothing that is due later need be looked at
         self._flush_handle: asyncio.Handle | None = None
         self._read_handle: asyncio.Handle | None = None  # devices without a descriptor only
         self._retry_handle: asyncio.TimerHandle | None = None  # likewise
@@ -123,7 +131,7 @@ class Driver:
             if handle is not None:
                 handle.cancel()
         self._timer = self._flush_handle = self._read_handle = self._retry_handle = None
-        self._timer_at = NEVER
+        self._timer_at = self._armed_for = NEVER
         self._blocked = None
         self.device.close()
 
@@ -152,35 +160,44 @@ class Driver:
         self._in_turn = True
         try:
             self._turn()
+        except BaseException:
+            self._flush_soon()  # what it came between
+            raise
         finally:
             self._in_turn = False
-            if self.stack.has_output:  # an exception came between
-                self._flush_soon()
 
     def _turn(self) -> None:  # hot
         """Read some batches; what each causes is sent before the next, so that there is one ACK a batch.
 
         Time stands still within a batch, not from one to the next: the answer to what the first has caused may be in the second.
+        A peer on our own CPU has answered by the time that our write returns; one on another has still to wake up, and we need not look.
         """
         stack = self.stack
         read_batch = self.device.read_batch
-        for _ in range(BATCHES_A_TURN):
+        self._work = 0
+        while self._work < WORK_A_TURN:
             try:
                 batch = read_batch()
             except OSError as error:
                 self._now = self._clock()
                 self._fail(error)
                 return
-            if not (batch.segments or batch.packets or batch.checksum_errors or batch.header_errors):
+            segments = batch.segments
+            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors):
+                if self._work and self._fd >= 0:
+                    self._looks_to_skip = LOOKS_TO_SKIP
                 return
             now = self._now = self._clock()
             stack.receive(batch, now)
-            if stack.has_output:
-                self._flush(now)
-            else:
-                self._arm(now)
+            sent = self._flush(now)
             if not self.is_running:
                 return  # the application closed it, or the device went away
+            if batch.packets:
+                self._arm(now)  # fragments have a deadline of their own
+            if self._looks_to_skip and sent == 1 == len(segments) and segments[0].packets == 1 and segments[0].length:
+                self._looks_to_skip -= 1
+                return
+            self._work += len(segments) + sent + BATCH_WORK
         if self._fd < 0:
             self._read_soon()  # with a descriptor the loop comes back by itself
 
@@ -198,6 +215,10 @@ class Driver:
         finally:
             self._in_turn = False
         return self.is_running
+
+    def end_turn(self) -> None:
+        """Read no further batch in this turn: somebody will take no more before others have run."""
+        self._work = WORK_A_TURN
 
     # Segments out.
 
@@ -221,25 +242,28 @@ class Driver:
         finally:
             self._in_turn = False
 
-    def _flush(self, now: int) -> None:  # hot
-        """Send what is due until there is no more, or until the device would block; then set the timer."""
+    def _flush(self, now: int) -> int:  # hot
+        """Send what is due until there is no more, or until the device would block; then set the timer. Return how many items left."""
+        stack = self.stack
+        sent = 0
         if self._blocked is None:
-            poll_transmit = self.stack.poll_transmit
+            poll_transmit = stack.poll_transmit
             write = self.device.write
-            for _ in range(ITEMS_A_FLUSH):
-                item = poll_transmit(now)
-                if item is None:
-                    break
+            while (item := poll_transmit(now)) is not None:
                 try:
                     if not write(item):
                         self._wait_writable(partial(write, item))
                         break
                 except OSError as error:
                     self._fail(error)
-                    return
-            else:
-                self._flush_soon()
-        self._arm(now)
+                    return sent
+                sent += 1
+                if sent == ITEMS_A_FLUSH:
+                    self._flush_soon()
+                    break
+        if stack.timers.soonest < self._armed_for:
+            self._arm(now)
+        return sent
 
     def _wait_writable(self, write: Callable[[], bool]) -> None:
         self._blocked = write
@@ -274,8 +298,9 @@ class Driver:
         A timer that would fire too early is left alone: it will find nothing due, and set itself anew.
         """
         deadline = self.stack.next_deadline()
-        if deadline is None or deadline >= self._timer_at or not self.is_running:
+        if deadline is None or deadline >= self._armed_for or not self.is_running:
             return
+        self._armed_for = deadline
         grain = self._grain
         delay = deadline - now
         delay = -(-delay // grain) * grain if delay > grain else grain  # rounded up: early is in vain
@@ -288,7 +313,7 @@ class Driver:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._timer_at = NEVER
+        self._timer_at = self._armed_for = NEVER
         now = self._now = self._clock()
         deadline = self.stack.next_deadline()
         if deadline is not None and deadline <= now:
@@ -303,7 +328,7 @@ class Driver:
                 self.stack.advance(now)
                 deadline = self.stack.next_deadline()
                 if deadline is not None and deadline <= now:  # a burst of timers: the answers to the first are read in between
-                    self._timer_at = now
+                    self._timer_at = self._armed_for = now
                     self._timer = self.loop.call_soon(self._on_timer)
                 self._flush(now)
             finally:

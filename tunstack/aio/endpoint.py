@@ -23,6 +23,7 @@ from tunstack.aio.driver import Driver
 from tunstack.aio.registry import Registry
 from tunstack.aio.resolve import bind_error, connect_error, resolve, resolve_listening
 from tunstack.aio.server import Server
+from tunstack.aio.streams import SegmentReader
 from tunstack.aio.tls import Tls
 from tunstack.aio.transport import StreamTransport
 from tunstack.device.base import Device
@@ -267,7 +268,7 @@ class Endpoint:
         """Call `client_connected_cb(reader, writer)` for each connection (`asyncio.start_server`); `kwds` as for `create_server`."""
 
         def factory() -> asyncio.StreamReaderProtocol:
-            reader = asyncio.StreamReader(limit=limit)
+            reader = SegmentReader(limit)
             return asyncio.StreamReaderProtocol(reader, client_connected_cb)
 
         return await self.create_server(factory, host, port, **kwds)
@@ -317,7 +318,7 @@ class Endpoint:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect, and return a reader and a writer (`asyncio.open_connection`); `kwds` as for `create_connection`."""
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=limit)
+        reader = SegmentReader(limit)
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await self.create_connection(lambda: protocol, host, port, **kwds)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
@@ -394,6 +395,7 @@ class Endpoint:
             conn.abort(driver.now())
             raise
         transport = StreamTransport(driver, self._transports, conn, lower, copy_context(), waiter=waiter if tls is None else None)
+        transport.begin_soon()
         if opening.is_over:
             transport.on_closed(opening.error)
         try:
@@ -424,7 +426,7 @@ class _Opening:
         if not self.done.done():
             self.done.set_exception(error or socket_error("ECONNABORTED"))
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         raise AssertionError("data for a connection that is paused")
 
     def on_eof(self) -> None:

@@ -205,9 +205,11 @@ class Server(asyncio.AbstractServer):
             protocol = context.run(self._factory)
             if self._tls is not None:
                 protocol, _ = self._tls.wrap(protocol, None, server_side=True)
-            StreamTransport(self._driver, self._registry, conn, protocol, context, self)
+            transport = StreamTransport(self._driver, self._registry, conn, protocol, context, self)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             conn.abort(self._driver.now())
             self._driver.loop.call_exception_handler({"message": "Error on transport creation for incoming connection", "exception": error})
+        else:
+            transport.begin()

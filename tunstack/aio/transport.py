@@ -119,7 +119,6 @@ class StreamTransport(transports._FlowControlMixin):
         registry.add(self)
         if server is not None:
             server.attach(self)
-        self._loop.call_soon(self._begin, context=context)
 
     def __repr__(self) -> str:
         state = "closed" if self._protocol is None else "closing" if self._closing else "open"
@@ -129,8 +128,19 @@ class StreamTransport(transports._FlowControlMixin):
             f" {self._conn.state.name} bufsize={self.get_write_buffer_size()}>"
         )
 
+    def begin(self) -> None:
+        """Start the protocol, then reading: for who is called by the loop, since no callback comes from inside an application's call.
+
+        What follows the handshake in the same batch then finds a reader: it need not wait, and its ACK rides on the answer.
+        """
+        self._context.run(self._begin)
+        self._resume()  # outside of our context, which every delivery enters
+
+    def begin_soon(self) -> None:
+        """Have the loop start the protocol, then reading, then whoever waits for it."""
+        self._loop.call_soon(self._begin_and_wake, context=self._context)
+
     def _begin(self) -> None:
-        """Start the protocol, then reading, then whoever waits for it."""
         protocol = self._protocol
         assert protocol is not None
         try:
@@ -141,9 +151,11 @@ class StreamTransport(transports._FlowControlMixin):
             self._fatal_error(error, "Fatal error: protocol.connection_made() call failed.")
         else:
             self._listen_to_urgent()
-            if self._resume_handle is None and not self._paused:
-                # Not here: delivery must not run inside our context, which every delivery enters.
-                self._resume_handle = self._loop.call_soon(self._resume)
+
+    def _begin_and_wake(self) -> None:
+        self._begin()
+        if self._resume_handle is None and self.is_reading():
+            self._resume_handle = self._loop.call_soon(self._resume)  # not here, as in `begin`
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         self._waiter = None
@@ -217,7 +229,7 @@ class StreamTransport(transports._FlowControlMixin):
         except OSError as error:
             self._fatal_error(error, "Fatal write error on transport")
             return
-        if conn.unsent > self._high_water:
+        if not conn.was_writable and conn.unsent > self._high_water:  # the first is cheaper to ask
             self._maybe_pause_protocol()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -276,6 +288,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._paused = True
         if not self._is_over:
             self._conn.pause(self._driver.now())
+            self._driver.end_turn()
 
     def resume_reading(self) -> None:
         if self._closing or not self._paused:
@@ -288,11 +301,11 @@ class StreamTransport(transports._FlowControlMixin):
         self._resume_handle = None
         if self._rest and self.is_reading():
             rest, self._rest = self._rest, b""
-            self.on_data(memoryview(rest))
+            self.on_data(rest)
         if self.is_reading() and not self._is_over:
             self._conn.resume(self._driver.now())
 
-    def on_data(self, data: memoryview) -> None:  # hot
+    def on_data(self, data: memoryview | bytes) -> None:  # hot
         receiver = self._receiver
         if receiver is None:
             self._fill(data)
@@ -306,37 +319,39 @@ class StreamTransport(transports._FlowControlMixin):
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol.data_received() call failed.")
 
-    def _fill(self, data: memoryview) -> None:
+    def _fill(self, data: memoryview | bytes) -> None:  # hot
         """Copy into the protocol's own buffers, as many times as it takes; it may pause, close or hand over in between."""
-        while data:
-            if self._closing:
-                return
-            if self._paused:
-                self._rest = bytes(data)
-                return
-            filler = self._filler
-            if filler is None:
-                self.on_data(data)
-                return
+        filler = self._filler
+        assert filler is not None
+        run = self._context.run
+        while not self._closing:
+            size = len(data)
             try:
-                buffer = memoryview(self._context.run(filler.get_buffer, len(data))).cast("B")
-                if not buffer:
-                    raise RuntimeError("get_buffer() returned an empty buffer")
-                size = min(len(buffer), len(data))
-                buffer[:size] = data[:size]
-                buffer.release()
+                buffer = run(filler.get_buffer, size)
+                if type(buffer) is bytearray and len(buffer) >= size:
+                    memoryview(buffer)[:size] = data
+                else:
+                    size = _copy(data, buffer)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 self._fatal_error(error, "Fatal error: protocol.get_buffer() call failed.")
                 return
-            data = data[size:]
             try:
-                self._context.run(filler.buffer_updated, size)
+                run(filler.buffer_updated, size)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 self._fatal_error(error, "Fatal error: protocol.buffer_updated() call failed.")
+                return
+            if size == len(data):
+                return
+            data = memoryview(data)[size:]
+            if self._paused:
+                self._rest = bytes(data)
+                return
+            if self._filler is not filler:
+                self.on_data(data)
                 return
 
     def on_eof(self) -> None:
@@ -465,6 +480,16 @@ class StreamTransport(transports._FlowControlMixin):
             if self._server is not None:
                 self._server.detach(self)
                 self._server = None
+
+
+def _copy(data: memoryview | bytes, buffer: Any) -> int:
+    """Copy as much as fits into a buffer of whatever kind; return how much."""
+    with memoryview(buffer) as lent, lent.cast("B") as view:
+        if not view:
+            raise RuntimeError("get_buffer() returned an empty buffer")
+        size = min(len(view), len(data))
+        view[:size] = data[:size]
+        return size
 
 
 def _frozen(data: bytes | bytearray | memoryview) -> bytes | memoryview:

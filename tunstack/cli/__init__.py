@@ -17,6 +17,7 @@ COMMANDS = {
     "netstat": "show its sockets or counters as net-tools' netstat does",
     "nstat": "show its counters as nstat does, what they grew by since the last time",
     "sysctl": "show and set the knobs of a running daemon",
+    "bench": "measure it beside the kernel's TCP, on this machine",
     "lab": "let congestion controls share a bottleneck in virtual time, and measure them",
 }
 

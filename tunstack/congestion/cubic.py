@@ -65,13 +65,16 @@ class Cubic(Reno):
     def on_ack(self, acked: int, flight: int, rtt: int, now: int, cwnd_limited: bool) -> None:  # hot
         if 0 < rtt < self._min_rtt:
             self._min_rtt = rtt
-        if self.cwnd < self.ssthresh:
-            acked = self.slow_start(acked, flight, rtt, cwnd_limited)
-        if acked:
-            if cwnd_limited:
+        if cwnd_limited:
+            if self.cwnd < self.ssthresh:
+                acked = self.slow_start(acked, flight, rtt, True)
+            if acked:
                 self._follow(acked, now)
-            elif self._epoch_at:  # time in which the application held the window back is no time (RFC 9438 4.2, 5.8)
-                self._epoch_at += now - self._last_ack_at
+        elif self.cwnd < self.ssthresh:
+            if self._hystart is not None:  # its round is over
+                self.slow_start(acked, flight, rtt, False)
+        elif acked and self._epoch_at:  # time in which the application held the window back is no time (RFC 9438 4.2, 5.8)
+            self._epoch_at += now - self._last_ack_at
         self._last_ack_at = now
 
     def _follow(self, acked: int, now: int) -> None:  # hot

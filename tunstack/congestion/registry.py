@@ -37,6 +37,10 @@ class Algorithms(Mapping[str, Factory]):
     def __getitem__(self, name: str) -> Factory:
         return self._factories[name]
 
+    def factory(self, name: str) -> Factory:
+        """Return what makes an algorithm, Reno's where there is none of that name: a program may write what it likes into the sysctl."""
+        return self._factories.get(name, Reno)
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._factories))
 

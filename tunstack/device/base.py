@@ -22,6 +22,7 @@ class Device(Protocol):
     mtu: int  # largest IPv4 packet on the wire
     max_payload: int  # largest TCP payload that `write` takes in one segment; it cuts to `segment.gso_size`
     on_readable: Callable[[], None] | None
+    coalesce_acks: bool  # bare ACKs of a flow may be read as one (wire/gro.py); who must have each of them says False
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading and writing, or -1."""

@@ -36,6 +36,7 @@ class LinkDevice:
         self.mtu = inner.mtu
         self.max_payload = inner.max_payload
         self.on_readable: Callable[[], None] | None = None
+        self.coalesce_acks = inner.coalesce_acks = False  # each ACK has its own fate on the link
         self.forward = forward
         self.backward = backward
         self.refused = 0  # frames that the inner device took for damaged or had no room for, or that cannot be built again

@@ -31,6 +31,7 @@ class MemoryDevice:
         self.max_payload = MAX_PAYLOAD
         self.offload = offload  # super-segments cross as one frame, under a virtio header
         self.on_readable: Callable[[], None] | None = None
+        self.coalesce_acks = False
         self.carry: Callable[[bytes], None] = _lose  # takes each frame that is written; a link or a capture puts itself here
         self.dropped = 0  # frames that found the queue full
         self.oversize = 0  # packets longer than the MTU that were to be sent

@@ -72,3 +72,12 @@ def _enter(fd: int, name: str) -> None:
         if number == errno.EPERM:
             raise DeviceError(number, f"entering network namespace {name!r} needs CAP_SYS_ADMIN: run as root")
         raise DeviceError(number, f"network namespace {name!r} cannot be entered: {os.strerror(number)}")
+
+
+def enter_new_namespace() -> None:
+    """Put the calling process, which has one thread, into a namespace of its own that ends with it. DeviceError if it cannot be."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
+        number = ctypes.get_errno()
+        if number == errno.EPERM:
+            raise DeviceError(number, "making a network namespace needs CAP_SYS_ADMIN: run as root")
+        raise DeviceError(number, f"no network namespace can be made: {os.strerror(number)}")

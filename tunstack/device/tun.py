@@ -51,7 +51,9 @@ VNET_HEADER_LENGTH = 10
 # The kernel accepts 68. Below 88 no TCP with all its options fits (Linux's TCP_MIN_SND_MSS of 48 and 40 octets of headers).
 MTU_MIN = 88
 MTU_MAX = 65535
-MAX_PAYLOAD = 65535 - 20 - 60  # an IPv4 datagram without the longest headers
+
+# What one write takes: a burst, cut to super-segments or packets in C.
+MAX_PAYLOAD = 256 * 1024
 
 # The kernel drops in silence what does not fit its queue, which looks to its TCP like congestion. Its senders are local and burst
 # up to a whole receive window while we are busy elsewhere: 5000 frames of 1500 octets hold one of tcp_rmem's largest (6 MiB).
@@ -78,7 +80,7 @@ class TunDevice:
         self._fd = fd
         self._is_steered = False
         self._dropped = 0  # writes that failed as a wire does
-        self._reader = codec.Reader(vnet)
+        self._reader = codec.Reader(vnet, coalesce_acks=True)
         self._writer = codec.Writer(fd, vnet, offload)
 
     @classmethod
@@ -166,6 +168,15 @@ class TunDevice:
             os.close(fd)
             raise DeviceError(error.errno or errno.EIO, f"interface {self.name} gives no further queue: {error.strerror}") from None
         return TunDevice(fd, self.name, self.host_address, self.mtu, self.vnet, self.offload, False)
+
+    @property
+    def coalesce_acks(self) -> bool:
+        """Whether bare ACKs of a flow are read as one."""
+        return self._reader.coalesce_acks
+
+    @coalesce_acks.setter
+    def coalesce_acks(self, wanted: bool) -> None:
+        self._reader.coalesce_acks = wanted
 
     def fileno(self) -> int:
         """Return the descriptor to poll, -1 once closed."""

@@ -177,7 +177,8 @@ def heed(conn: Connection, seg: Segment, may_be_duplicate: bool, now: int) -> No
 def progressed(conn: Connection, fin: bool, now: int) -> None:  # hot
     """Something was acknowledged for the first time."""
     tx = conn.tx
-    tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
+    if tx.forget_burst():
+        tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
     tx.more = False
     if conn.mtu_probe is not None:
         mtuprobe.on_progress(conn)

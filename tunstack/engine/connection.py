@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from tunstack.engine import (
     delivery,
+    fastinput,
     fastopenrequest,
-    input,
     output,
     pathmss,
     sendbuffer,
@@ -120,7 +120,7 @@ class Connection:
         "write_low_water",
     )
 
-    def __init__(self, stack: Stack, flow: bytes, flow_in: bytes, iss: int, options: SocketOptions, sink: Sink) -> None:
+    def __init__(self, stack: Stack, flow: bytes, flow_in: bytes, iss: int, ts_offset: int, options: SocketOptions, sink: Sink) -> None:
         self.stack = stack
         self.flow = flow  # of the segments that we send
         self.flow_in = flow_in  # of those that come
@@ -141,7 +141,7 @@ class Connection:
         self.ts_ok = False  # timestamps are in use
         self.adopted_timeout = 0  # user timeout by the peer's UTO option; 0: none
         self.uto_due = usertimeout.is_enabled(options, stack.sysctl)  # our UTO option is to be sent
-        self.ts_offset = stack.isn.ts_offset(flow) if stack.sysctl.tcp_timestamps else 0
+        self.ts_offset = ts_offset  # of our timestamp clock
         self.listener: object | None = None  # the listener that it came by
         # The application's side.
         self.paused = False  # on_data and on_eof are held back
@@ -259,17 +259,7 @@ class Connection:
 
     # What the network and the clock bring.
 
-    def on_segment(self, seg: Segment, now: int) -> None:  # hot
-        """Handle a segment of this connection."""
-        self.segs_in += seg.packets
-        if seg.length:
-            self.data_segs_in += seg.packets
-        if self.state is ESTABLISHED and self.stack.fast_path and input.predicted(self, seg, now):
-            if self.rx.ready:
-                deliver(self)
-            return
-        input.arrives(self, seg, now)
-        deliver(self)
+    on_segment = fastinput.on_segment
 
     def on_icmp(self, error: PathError, now: int) -> None:
         """Handle an ICMP error that quotes a segment of ours that is in flight (RFC 5927 4)."""
@@ -314,26 +304,31 @@ class Connection:
         """
         if self.tx.fin_queued or self.state not in MAY_WRITE:
             raise socket_error("EPIPE")
-        if self.state is ESTABLISHED and self.tx.last_sent_at and self.stack.sysctl.tcp_slow_start_after_idle:
-            self._check_idle(now)
         tx = self.tx
+        if now - tx.last_sent_at >= self.rtt.rto:
+            self._check_idle(now)
         if tx.rate is not None:
             tx.check_app_limited(tx.rate, now)
-        tx.queue.append(data)
+        queue = tx.queue
+        queue.append(data)
         tx.more = more
         if not more:
-            tx.push_position = tx.queue.end
+            tx.push_position = queue.end
         if urgent and data:
-            tx.urgent_end = tx.queue.end
-        if tx.unsent > self.write_low_water:
+            tx.urgent_end = queue.end
+        if queue.end - tx.nxt_position > self.write_low_water:
             self.was_writable = False
-        self.mark_dirty()
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.stack.on_connection_dirty(self)
 
     def _check_idle(self, now: int) -> None:
-        """Restart after idle: nothing in flight for an RTO (RFC 5681 4.1)."""
+        """Restart after idle: nothing sent for an RTO, and nothing in flight (RFC 5681 4.1)."""
         tx = self.tx
+        if self.state is not ESTABLISHED or not tx.last_sent_at or not self.stack.sysctl.tcp_slow_start_after_idle:
+            return
         idle = now - tx.last_sent_at
-        if idle >= self.rtt.rto and tx.snd_una == tx.snd_nxt and not tx.unsent:
+        if tx.snd_una == tx.snd_nxt and not tx.unsent:
             tx.cc.on_idle(idle, self.rtt.rto, now)
             tx.size_bursts(self.rtt.srtt, self.rtt.min_rtt, self.stack.sysctl)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.congestion import INFINITE, CongestionControl, Reno
+from tunstack.congestion import INFINITE, CongestionControl
 from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.rate import DeliveryRate
 from tunstack.engine.state import SYNCHRONIZED
@@ -60,7 +60,7 @@ def name_of(conn: Connection) -> str:
 
 def _make(conn: Connection, name: str, cwnd: int) -> CongestionControl:
     stack = conn.stack
-    cc = stack.algorithms.get(name, Reno)(conn.tx.mss, cwnd)  # a program may write what it likes into the sysctl
+    cc = stack.algorithms.factory(name)(conn.tx.mss, cwnd)
     knob = stack.sysctl.tcp_hystart
     if knob in (HYSTART_NOBODY, HYSTART_ALL):
         cc.use_hystart(knob == HYSTART_ALL)
@@ -76,5 +76,6 @@ def _take_charge(conn: Connection, cc: CongestionControl, now: int) -> None:
     for flight in tx.board.flights:  # what they remember is another estimator's
         flight.rate = None
     cc.on_start(rtt.srtt, rtt.min_rtt, now)
-    tx.limit_pacing_rate(conn.options.max_pacing_rate or 0)
+    if conn.options.max_pacing_rate:
+        tx.limit_pacing_rate(conn.options.max_pacing_rate)
     tx.size_bursts(rtt.srtt, rtt.min_rtt, conn.stack.sysctl)

@@ -24,18 +24,14 @@ if TYPE_CHECKING:
 class Datagrams:
     """The little of IP that an endpoint needs, for one stack."""
 
-    __slots__ = ("_addresses", "_icmp", "_reassembler", "_stack")
+    __slots__ = ("_addresses", "_icmp", "_reassembler", "_stack", "output")
 
     def __init__(self, stack: Stack, config: StackConfig) -> None:
         self._stack = stack
         self._addresses = frozenset(config.addresses)
         self._reassembler = Reassembler(config.sysctl, stack.counters)
         self._icmp = IcmpHandler(config, stack.counters, stack.random)
-
-    @property
-    def has_output(self) -> bool:
-        """Whether `poll_transmit` has something."""
-        return self._icmp.has_output
+        self.output = self._icmp.output  # what `poll_transmit` has
 
     def poll_transmit(self) -> bytes | None:
         """Return the next packet to send, None when there is nothing."""
@@ -85,7 +81,7 @@ class Datagrams:
         error = self._icmp.receive(packet, now)
         if error is not None:
             self._on_path_error(error, now)
-        if self._icmp.has_output and stack.on_dirty is not None:
+        if self.output and stack.on_dirty is not None:
             stack.on_dirty()
 
     def _on_path_error(self, error: PathError, now: int) -> None:

@@ -67,7 +67,7 @@ def deliver_queue(conn: Connection, limit: int) -> None:
             rx.put_back(data[limit:])
             data = data[:limit]
         limit -= len(data)
-        conn.sink.on_data(memoryview(data))
+        conn.sink.on_data(data)
     data_taken(conn)
 
 

@@ -92,7 +92,7 @@ def _open(listener: Listener, syn: Segment, now: int, iss: int, option: bytes) -
         stack.signing.agree(syn.flow, agreed)
     mss = local_mss(stack.path_mtu.get(flow), listener.options) - agreed.option_octets
     window = first_window(listener.options, sysctl, mss)
-    conn = listener.make_connection(flow, syn.flow, iss)
+    conn = listener.make_connection(flow, syn.flow, iss, stack.isn.ts_offset(flow))
     assert listener.fastopen is not None
     request = conn.fastopen = Request(listener.fastopen, option)
     conn.state = SYN_RECEIVED

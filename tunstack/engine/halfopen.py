@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import deferaccept, ecn, paws, syncookie, usertimeout
+from tunstack.engine import deferaccept, ecn, paws, syncookie
 from tunstack.engine.fastopencookie import attach
-from tunstack.engine.handshake import Agreed, first_window, local_mss, make_syn, window_scale
+from tunstack.engine.handshake import Agreed, make_syn
 from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
-from tunstack.seq import MASK, seq_ge, seq_le
-from tunstack.wire.flow import reverse_flow
-from tunstack.wire.segment import ACK, ECE, FIN, RST, SYN, Segment
+from tunstack.seq import HALF, MASK, seq_ge, seq_le
+from tunstack.wire.segment import ACK, ECE, FIN, PSH, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
@@ -49,20 +48,20 @@ class HalfOpen:
 
     state = SYN_RECEIVED
 
-    def __init__(self, listener: Listener, syn: Segment, iss: int, now: int) -> None:
+    def __init__(self, listener: Listener, syn: Segment, flow: bytes, iss: int, now: int) -> None:
         stack = listener.stack
+        terms = listener.terms(flow)
         self.listener = listener
         self.flow_in = syn.flow
-        self.flow = reverse_flow(syn.flow)
+        self.flow = flow
         self.irs = syn.seq
         self.iss = iss
-        self.agreed = Agreed(syn, stack.sysctl, window_scale(listener.options, stack.sysctl))
-        self.agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
+        self.agreed = agreed = Agreed(syn, stack.sysctl, terms.rcv_wscale)
+        agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
         if stack.signing is not None:
-            stack.signing.agree(syn.flow, self.agreed)
-        mss = local_mss(stack.path_mtu.get(self.flow), listener.options) - self.agreed.option_octets
-        self.window = first_window(listener.options, stack.sysctl, mss)
-        self.ts_offset = stack.isn.ts_offset(self.flow)
+            stack.signing.agree(syn.flow, agreed)
+        self.window = terms.window(agreed.option_octets)
+        self.ts_offset = stack.isn.ts_offset(flow)
         self.ts_first = self.ts_last = self._ts_val(now)  # TSval of the first and the latest SYN-ACK
         self.tos = syn.tos & ~ecn.MASK  # of the SYN (tcp_reflect_tos)
         self.timeouts = 0  # for want of the third segment
@@ -105,7 +104,9 @@ class HalfOpen:
     def send_syn_ack(self, now: int, cookie: bytes = b"") -> None:
         """Send the SYN-ACK, with the options that both sides know, and a Fast Open cookie if there is one to give."""
         agreed = self.agreed
-        stack = self.listener.stack
+        listener = self.listener
+        stack = listener.stack
+        terms = listener.terms(self.flow)
         self.ts_last = self._ts_val(now)
         syn_ack = make_syn(
             self.flow,
@@ -113,13 +114,13 @@ class HalfOpen:
             (self.irs + 1) & MASK,
             SYN | ACK | (ECE if agreed.ecn_ok else 0),
             min(self.window, WINDOW_MAX),
-            local_mss(stack.path_mtu.get(self.flow), self.listener.options),
+            terms.mss,
             agreed.rcv_wscale if agreed.is_scaled else None,
             agreed.sack_ok,
             self.ts_last if agreed.ts_ok else None,
             agreed.ts_recent,
-            self.tos if stack.sysctl.tcp_reflect_tos else self.listener.options.tos,
-            usertimeout.option_for(self.listener.options, stack.sysctl),
+            self.tos if stack.sysctl.tcp_reflect_tos else listener.options.tos,
+            terms.user_timeout,
         )
         if cookie:
             attach(syn_ack, cookie)
@@ -131,6 +132,10 @@ class HalfOpen:
     def on_segment(self, seg: Segment, now: int) -> None:
         """RFC 9293 3.10.7.4 for SYN_RECEIVED, in Linux's order."""
         stack = self.listener.stack
+        if stack.fast_path and self._is_expected(seg):
+            self.agreed.ts_recent = seg.ts_val or 0
+            self.listener.complete(self, seg, now)
+            return
         agreed = self.agreed
         rcv_nxt = (self.irs + 1) & MASK
         flags = seg.flags
@@ -176,6 +181,20 @@ class HalfOpen:
             stack.counters.TCPDeferAcceptDrop += 1
             return
         self.listener.complete(self, seg, now)
+
+    def _is_expected(self, seg: Segment) -> bool:
+        """Whether a segment is the third of the handshake with nothing else about it: what `on_segment` hands on, and most often is."""
+        agreed = self.agreed
+        return (
+            seg.flags & ~PSH == ACK
+            and seg.seq == (self.irs + 1) & MASK
+            and seg.ack == (self.iss + 1) & MASK
+            and (
+                not agreed.ts_ok
+                or (seg.ts_ecr == self.ts_last and seg.ts_val is not None and (seg.ts_val - agreed.ts_recent) & MASK < HALF)
+            )
+            and not self.listener.options.defer_accept
+        )
 
     def _end(self) -> None:
         """The peer gave up."""

@@ -73,7 +73,17 @@ class Agreements:
 
     def share(self, agreed: Agreed) -> Agreed:
         """Return an object that agrees in all but `ts_recent`, which has done its work when a connection is open."""
-        key = tuple(getattr(agreed, name) for name in Agreed.__slots__ if name != "ts_recent")
+        key = (
+            agreed.mss,
+            agreed.ts_ok,
+            agreed.sack_ok,
+            agreed.signature_octets,
+            agreed.ecn_ok,
+            agreed.user_timeout,
+            agreed.is_scaled,
+            agreed.snd_wscale,
+            agreed.rcv_wscale,
+        )
         known = self._known.get(key)
         if known is None:
             known = agreed

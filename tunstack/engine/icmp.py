@@ -95,7 +95,7 @@ class IcmpHandler:
         self._ident = IdentSource(random)
         self._addresses = frozenset(config.addresses)
         self._limit = IcmpRateLimit(config.sysctl, counters)
-        self._output: deque[bytes] = deque()  # packets, cut to the MTU
+        self.output: deque[bytes] = deque()  # packets, cut to the MTU
         self._output_octets = 0  # their sum
 
     def receive(self, packet: Buffer, now: int) -> PathError | None:
@@ -136,13 +136,13 @@ class IcmpHandler:
     @property
     def has_output(self) -> bool:
         """Tell whether `poll_transmit` has something."""
-        return bool(self._output)
+        return bool(self.output)
 
     def poll_transmit(self) -> bytes | None:
         """Return the next packet to send, None if there is none."""
-        if not self._output:
+        if not self.output:
             return None
-        packet = self._output.popleft()
+        packet = self.output.popleft()
         self._output_octets -= len(packet)
         return packet
 
@@ -244,7 +244,7 @@ class IcmpHandler:
         if len(fragments) > 1:
             self._counters.IpFragOKs += 1
             self._counters.IpFragCreates += len(fragments)
-        self._output.extend(fragments)
+        self.output.extend(fragments)
         self._output_octets += octets
 
 

@@ -1,4 +1,4 @@
-"""A segment arrives: RFC 9293 3.10.7, one function a step, and the prediction of the common case.
+"""A segment arrives: RFC 9293 3.10.7, one function a step. The common case is in fastinput.py, too.
 
 With RFC 5961 (blind attacks) and RFC 7323 5 (PAWS). Nothing that a peer sends raises: it is a counter and an answer. Each step that
 ends the segment's way returns False. Times are int microseconds, lengths octets.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import ackpolicy, ecn, fastopen, output, paws, prune, receivewindow, transitions, urgent, usertimeout
-from tunstack.engine.acks import acknowledged, sample_syn, take_ack
+from tunstack.engine.acks import sample_syn, take_ack
 from tunstack.engine.errors import socket_error
 from tunstack.engine.fastopenclient import Attempt, on_syn_ack
 from tunstack.engine.guard import challenge
@@ -18,63 +18,13 @@ from tunstack.engine.opening import learn_peer
 from tunstack.engine.state import CLOSE_WAIT, CLOSING, ESTABLISHED, LAST_ACK, RECEIVING, SYN_RECEIVED, SYN_SENT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK, seq_ge, seq_gt, seq_le, seq_lt
-from tunstack.wire.segment import ACK, CWR, FIN, PSH, RST, SYN, URG, Segment
+from tunstack.wire.segment import ACK, CWR, FIN, RST, SYN, URG, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
 
 EMPTY = memoryview(b"")
 FIN_BEFORE_RST = frozenset((CLOSE_WAIT, CLOSING, LAST_ACK))
-
-
-def predicted(conn: Connection, seg: Segment, now: int) -> bool:  # hot
-    """Handle a segment of an ESTABLISHED connection if it is what was to be expected; else return False with nothing changed.
-
-    Expected: the next data, or an ACK of data in flight, or both, with nothing else about it, and nothing amiss. What it does
-    is what `arrives` would do.
-    """
-    tx = conn.tx
-    rx = conn.rx
-    length = seg.length
-    newly_acked = (seg.ack - tx.snd_una) & MASK
-    if (
-        seg.flags & ~PSH != ACK
-        or seg.seq != rx.rcv_nxt
-        or seg.window << tx.wscale != tx.snd_wnd
-        or newly_acked > (tx.snd_nxt - tx.snd_una) & MASK
-        or not (length or newly_acked or tx.snd_una == tx.snd_nxt)  # with nothing in flight it is the answer to a keepalive probe
-        or length > (rx.rcv_adv - rx.rcv_nxt) & MASK
-        or (length and (rx.pieces or conn.is_orphan or rx.urgent is not None or (rx.queued and rx.is_full)))
-        or seg.sack
-        or seg.options
-        or not conn.recovery.is_quiet
-    ):
-        return False
-    ts_val = seg.ts_val
-    if ts_val is not None and conn.ts_ok:
-        if (ts_val - rx.ts_recent) & MASK >= HALF:  # seq_lt(ts_val, ts_recent): PAWS
-            return False
-        if (rx.rcv_wup - seg.seq) & MASK < HALF:  # seq_le(seq, rcv_wup): RFC 7323 4.3
-            rx.ts_recent = ts_val
-            rx.ts_recent_at = now
-    conn.last_received_at = now
-    conn.keepalive_probes = 0
-    conn.probes_out = 0
-    if newly_acked or (seg.seq - tx.snd_wl1) & MASK < HALF:  # seq_ge(seq, snd_wl1): an ACK from beyond a hole may have been here before
-        tx.snd_wl1 = seg.seq
-        tx.snd_wl2 = seg.ack
-    counters = conn.stack.counters
-    if newly_acked:
-        counters.TCPHPAcks += 1
-        acknowledged(conn, seg, now)
-    if length:
-        counters.TCPHPHits += 1
-        rx.ready += (seg.payload[0],)  # type: ignore[operator]
-        rx.rcv_nxt = (rx.rcv_nxt + length) & MASK
-        data_came(conn, seg, now)
-    elif not newly_acked:
-        counters.TCPPureAcks += 1
-    return True
 
 
 def arrives(conn: Connection, seg: Segment, now: int) -> None:

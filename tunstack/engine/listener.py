@@ -17,9 +17,10 @@ from tunstack.engine.opening import open_passive
 from tunstack.engine.options import SocketOptions, check_option
 from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import State
+from tunstack.engine.terms import Terms
 from tunstack.engine.timers import NEVER
 from tunstack.engine.transitions import abort
-from tunstack.wire.flow import reverse_flow, unpack_flow
+from tunstack.wire.flow import reverse_flow, source
 from tunstack.wire.segment import ACK, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Listener:
         "_accept_queue",
         "_half_open",
         "_inherited",
+        "_terms",
         "address",
         "backlog",
         "fastopen",
@@ -75,6 +77,7 @@ class Listener:
         self.backlog = backlog
         self.options = options
         self._inherited = self._inherit()  # one object for all connections
+        self._terms: Terms | None = None  # what the latest was offered
         self.on_acceptable = on_acceptable
         self.reuse_port = reuse_port
         self.is_closed = False
@@ -129,6 +132,14 @@ class Listener:
         """Return what connections start with: all but what is a listener's matter."""
         return self.options.having("defer_accept", 0) if self.options.defer_accept else self.options
 
+    def terms(self, flow: bytes) -> Terms:
+        """Return what is offered now to the peer of a flow (ours)."""
+        terms = self._terms
+        mtu = self.stack.path_mtu.get(flow)
+        if terms is None or not terms.are_current(self.options, mtu):
+            terms = self._terms = Terms(self.options, self.stack.sysctl, mtu)
+        return terms
+
     def accept(self) -> Connection | None:
         """Take a connection from the accept queue. It is paused, and its sink is nobody: set `sink`, then call `resume`."""
         return self._accept_queue.popleft() if self._accept_queue else None
@@ -165,7 +176,7 @@ class Listener:
         wants_cookie = iss is None and (cookies == ALWAYS or self.is_syn_queue_full)
         if wants_cookie and not self._is_flooded(cookies):
             return
-        if self.is_overflown():
+        if self._accept_queue and self.is_overflown():
             return
         if wants_cookie:
             syncookie.answer(self, seg, now)
@@ -173,12 +184,13 @@ class Listener:
         if iss is None and not cookies and self._is_kept_free(seg):
             stack.counters.ListenDrops += 1
             return
+        flow = reverse_flow(seg.flow)
         if iss is None:
-            iss = stack.isn.isn(reverse_flow(seg.flow), now)
+            iss = stack.isn.isn(flow, now)
         cookie = fastopen.answer(self, seg, now, iss)
         if cookie is None:
             return  # it is a connection already
-        entry = HalfOpen(self, seg, iss, now)
+        entry = HalfOpen(self, seg, flow, iss, now)
         self._half_open[seg.flow] = entry
         self.young += 1
         stack.flows[seg.flow] = entry
@@ -202,7 +214,7 @@ class Listener:
     def _is_kept_free(self, syn: Segment) -> bool:
         """Without cookies the last quarter of tcp_max_syn_backlog is kept for hosts that are known to be there, as in Linux."""
         limit = self.stack.sysctl.tcp_max_syn_backlog
-        return limit - len(self._half_open) < limit >> 2 and unpack_flow(syn.flow)[0] not in self.stack.proven
+        return limit - len(self._half_open) < limit >> 2 and source(syn.flow) not in self.stack.proven
 
     def drop(self, entry: HalfOpen) -> None:
         """Take a half-open connection out."""
@@ -224,7 +236,7 @@ class Listener:
     def complete(self, entry: HalfOpen, seg: Segment, now: int) -> None:
         """The third segment of the handshake came: make the connection, if it can wait to be accepted (M-24)."""
         stack = self.stack
-        if self.is_overflown():
+        if self._accept_queue and self.is_overflown():
             entry.is_acked = True
             if stack.sysctl.tcp_abort_on_overflow:
                 stack.counters.EmbryonicRsts += 1
@@ -232,27 +244,27 @@ class Listener:
                 self.drop(entry)
             return  # the ACK is ignored; the SYN-ACK goes out again and draws another
         self.drop(entry)
-        self.establish(seg, entry.iss, entry.irs, entry.agreed, entry.window, entry.sent_at, entry.tos, now)
+        conn = self.make_connection(entry.flow, entry.flow_in, entry.iss, entry.ts_offset)
+        self.establish(conn, seg, entry.irs, entry.agreed, entry.window, entry.sent_at, entry.tos, now)
 
-    def establish(self, seg: Segment, iss: int, irs: int, agreed: Agreed, window: int, sent_at: int, tos: int, now: int) -> None:
-        """Make the connection that a handshake's third segment completes.
+    def establish(self, conn: Connection, seg: Segment, irs: int, agreed: Agreed, window: int, sent_at: int, tos: int, now: int) -> None:
+        """Have a handshake's third segment complete a connection that was just made.
 
         `window` is what our SYN-ACK advertised, `sent_at` when it left, 0 if that is no sample of the round-trip time; `tos` the SYN's.
         """
         stack = self.stack
-        conn = self.make_connection(reverse_flow(seg.flow), seg.flow, iss)
         open_passive(conn, agreed, irs, window, now)
         conn.syn_sent_at = sent_at
         if stack.sysctl.tcp_reflect_tos:
             conn.options = conn.options.having("tos", tos)
-        stack.proven.add(unpack_flow(seg.flow)[0])
+        stack.proven.add(source(seg.flow))
         self.enqueue(conn)
         conn.on_segment(seg, now)
         self.on_acceptable(self)
 
-    def make_connection(self, flow: bytes, flow_in: bytes, iss: int) -> Connection:
+    def make_connection(self, flow: bytes, flow_in: bytes, iss: int, ts_offset: int) -> Connection:
         """Make a connection of ours: paused, with nobody as its sink, until it is accepted."""
-        conn = Connection(self.stack, flow, flow_in, iss, self._inherited, NULL_SINK)
+        conn = Connection(self.stack, flow, flow_in, iss, ts_offset, self._inherited, NULL_SINK)
         conn.paused = True
         conn.listener = self
         return conn

@@ -51,20 +51,22 @@ def learn_peer(conn: Connection, agreed: Agreed, irs: int, window: int, now: int
     conn.agreed = agreed
     conn.opened_at = now
     rcvbuf, largest = buffer_limits(options, sysctl)
-    mss = local_mss(conn.mtu, options) - agreed.option_octets
+    option_octets = agreed.option_octets
+    tx = conn.tx
+    mss = local_mss(conn.mtu, options) - option_octets
     clamp = options.window_clamp or NEVER
     stack = conn.stack
     rx = conn.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, stack.counters, stack.memory, now)
     rx.ecn_ok = agreed.ecn_ok
     rx.ts_recent = agreed.ts_recent
     rx.ts_recent_at = now
-    tx = conn.tx
     tx.ect = ecn.ECT_0 if agreed.ecn_ok else ecn.NOT_ECT
     tx.wscale = agreed.snd_wscale
     tx.sndbuf = sendbuffer.flight_limit(options.sndbuf, sysctl)
     tx.peer_mss = agreed.mss
-    tx.set_mss(agreed.option_octets, options.maxseg, sysctl.tcp_min_snd_mss)
+    tx.set_mss(option_octets, options.maxseg, sysctl.tcp_min_snd_mss)
     conn.ts_ok = agreed.ts_ok
     conn.recovery.is_sack = agreed.sack_ok
     conn.can_probe = may_probe(conn)
-    usertimeout.take(conn, agreed.user_timeout)
+    if agreed.user_timeout:
+        usertimeout.take(conn, agreed.user_timeout)

@@ -20,7 +20,8 @@ from tunstack.engine.receivewindow import advertise
 from tunstack.engine.retransmission import restart_timer, set_timer
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.scoreboard import SACKED
-from tunstack.engine.state import CLOSED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
+from tunstack.engine.sender import BURST_MAX
+from tunstack.engine.state import CLOSED, ESTABLISHED, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_lt
 from tunstack.wire.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
@@ -28,12 +29,34 @@ from tunstack.wire.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
     from tunstack.engine.pacing import Pacer
+    from tunstack.engine.stack import Stack
 
 SACK_BLOCKS_MAX = 4  # what the option space holds, one less with timestamps
 PERSIST_MIN = 200_000  # us; also how long at least TCP_CORK and MSG_MORE may hold a part of a segment
 
 
-def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
+def poll_and_look(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment | None:
+    """As `poll`; with a segment, `stack.is_drained` says whether a further poll would give none and change nothing, as far as is known."""
+    segment = poll(conn, now, max_payload)
+    stack.is_drained = segment is not None and is_drained(conn)
+    return segment
+
+
+def is_drained(conn: Connection) -> bool:
+    """Whether a segment that has just left was the last: nothing amiss, no ACK due, no data or no room in the congestion window for it."""
+    tx = conn.tx
+    rx = conn.rx
+    if conn.state is not ESTABLISHED or conn.recovery.probe_due or not conn.recovery.is_quiet or rx.acks_due:
+        return False
+    if tx.pacer is not None or tx.rate is not None or tx.urgent_end or rx.sack_blocks or rx.dsack or conn.mtu_probe or conn.uto_due:
+        return False
+    if not tx.unsent:
+        return True
+    is_known = tx.cwnd_limited and tx.usage_end == tx.snd_nxt and tx.burst > 0  # what `Sender.sendable` would compute
+    return is_known and tx.outstanding > 0 and tx.cc.cwnd - tx.outstanding < min(tx.unsent, tx.mss_now)
+
+
+def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:
     """Return the next segment to send, or None when nothing may leave now."""
     tx = conn.tx
     if conn.state is SYN_SENT or conn.state is SYN_RECEIVED:
@@ -45,6 +68,8 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
     is_urgent = tx.urgent_end and urgent.is_sending(tx)
     if is_urgent:
         max_payload = tx.mss_now  # each packet has a pointer of its own
+    elif tx.pacer is not None and max_payload > BURST_MAX:
+        max_payload = BURST_MAX  # a device may take more at once, but what is paced is to be spread
     recovery = conn.recovery
     if tx.board.lost_out or recovery.probe_due:
         if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at and not (recovery.probe_due or recovery.force):
@@ -63,9 +88,9 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
         if payload:
             return mtuprobe.send(conn, payload, now)
     if is_urgent:
-        size = tx.sendable(max_payload, True, False)
+        size = sendable(conn, max_payload, True, False)
     else:
-        size = tx.sendable(max_payload, conn.options.nodelay, conn.options.cork or tx.more)
+        size = sendable(conn, max_payload, conn.options.nodelay, conn.options.cork or tx.more)
     if size:
         if tx.pacer is not None and now + conn.stack.timer_grain < tx.pacer.at:
             return poll_held(conn, tx.pacer, now)
@@ -88,6 +113,14 @@ def poll(conn: Connection, now: int, max_payload: int) -> Segment | None:  # hot
     elif tx.chrono and tx.snd_una == tx.snd_nxt:
         chrono.switch(tx, chrono.IDLE, now)
     return poll_ack(conn, now)
+
+
+def sendable(conn: Connection, max_payload: int, nodelay: bool, cork: bool) -> int:
+    """Return how many octets of new data may leave now in one (super-)segment, 0 if none."""
+    tx = conn.tx
+    if not tx.burst and min(tx.unsent, max_payload) > tx.mss_now:
+        tx.size_bursts(conn.rtt.srtt, conn.rtt.min_rtt, conn.stack.sysctl)
+    return tx.sendable(max_payload, nodelay, cork)
 
 
 def poll_syn(conn: Connection, now: int) -> Segment | None:
@@ -180,7 +213,7 @@ def poll_repair(conn: Connection, now: int, max_payload: int) -> Segment | None:
         if tx.outstanding:
             return poll_loss_probe(conn, now)
     if recovery.new_first:
-        size = tx.sendable(max_payload, True, False)
+        size = sendable(conn, max_payload, True, False)
         if size:
             return poll_data(conn, size, now)
         if tx.snd_nxt != recovery.recover:
@@ -209,7 +242,7 @@ def poll_retransmit(conn: Connection, now: int, max_payload: int) -> Segment | N
         if index:
             return None  # the peer took its window back, or never had one for a SYN's data; what it acknowledges comes first
         window = mss
-    size = min(room, max_payload, window)
+    size = min(room, max_payload, window, BURST_MAX)
     board.split(index, size // mss * mss or size)
     conn.recovery.force = False
     tx.resent(flight, now)

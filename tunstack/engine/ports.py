@@ -89,6 +89,8 @@ class Ports:
 
     def release(self, conn: Connection) -> None:
         """A connection is over, or in TIME-WAIT: its port, if it chose it, is free for others."""
+        if not self._own:
+            return
         port = int.from_bytes(conn.flow_in[-2:], "big")
         sharers = self._own.get(port)
         if sharers is not None and conn in sharers:

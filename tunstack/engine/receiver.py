@@ -218,7 +218,7 @@ class Receiver:
             self.ready += (payload,)
         self.rcv_nxt = end
         if fin:
-            self._reach_fin()
+            self.reach_fin()
         elif self.pieces:
             self._take_pieces()
         return True
@@ -261,7 +261,7 @@ class Receiver:
             self.queue = deque((data,))
         self.queued += len(data)
 
-    def _reach_fin(self) -> None:
+    def reach_fin(self) -> None:
         """The FIN takes one sequence number; nothing after it exists."""
         self.rcv_nxt = (self.rcv_nxt + 1) & MASK
         if seq_gt(self.rcv_nxt, self.rcv_adv):
@@ -286,7 +286,7 @@ class Receiver:
                 self.rcv_nxt = piece.end
             if piece.fin and piece.end == self.rcv_nxt:
                 self.ready += tuple(ready)
-                self._reach_fin()
+                self.reach_fin()
                 return
         self.ready += tuple(ready)
         if taken < len(pieces):

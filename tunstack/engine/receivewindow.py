@@ -96,8 +96,12 @@ def advertise(rx: Receiver) -> int:  # hot
     if not field or rx.queued or rx.pieces or not rx.field:
         return advertise_anew(rx)
     edge = (rcv_nxt + (field << rx.wscale)) & MASK
-    if (edge - rx.rcv_adv) & MASK >= HALF:  # seq_lt(edge, rcv_adv)
-        return advertise_anew(rx)
+    beyond = (rx.rcv_adv - edge) & MASK
+    if 0 < beyond < HALF:  # seq_gt(rcv_adv, edge): more was offered before, as by a SYN, whose window is finer than a scaled one
+        field += -(-beyond >> rx.wscale)
+        if field > WINDOW_MAX:
+            return advertise_anew(rx)
+        edge = (rcv_nxt + (field << rx.wscale)) & MASK
     rx.rcv_adv = edge
     rx.rcv_wup = rx.field_nxt = rcv_nxt
     rx.field = field
@@ -237,9 +241,12 @@ def count_received(rx: Receiver) -> int:
     return rx.received
 
 
-def tune(rx: Receiver, now: int) -> None:
-    """A round trip is over: what the application took in it says how large the buffer must be (Linux's tcp_rcv_space_adjust)."""
-    waiting = rx.queued + sum(map(len, rx.ready))
+def tune(rx: Receiver, now: int, in_hand: int = 0) -> None:
+    """A round trip is over: what the application took in it says how large the buffer must be (Linux's tcp_rcv_space_adjust).
+
+    `in_hand`: octets that it will be given in a moment, and that are not `ready`.
+    """
+    waiting = rx.queued + sum(map(len, rx.ready)) + in_hand
     copied = ((rx.rcv_nxt - rx.space_seq) & MASK) - waiting
     if copied - waiting > rx.space:
         grow_buffer(rx, copied - waiting)

@@ -12,6 +12,7 @@ from tunstack.engine import usertimeout
 from tunstack.engine.phase import CWR, PROBE, RECOVERY, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MIN
 from tunstack.engine.timers import NEVER
+from tunstack.seq import MASK
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -33,14 +34,24 @@ def set_timer(conn: Connection, progress: bool, now: int) -> None:  # hot
         return
     rtt = conn.rtt
     if recovery.is_quiet or recovery.phase == CWR:
+        rto = rtt.backed_off if rtt.backoff else rtt.rto
         if conn.can_probe and recovery.probe_end is None and (progress or recovery.timer == PROBE or conn.rto_at == NEVER):
-            at = now + probe_timeout(conn)
-            latest = (now if progress else tx.board.flights[0].sent_at) + rtt.backed_off
+            # The PTO (RFC 8985 7.2): two round trips, and for a lone segment the time that its ACK may be delayed.
+            flights = tx.board.flights
+            if not rtt.srtt:
+                at = now + RTO_INITIAL
+            elif len(flights) == 1 and (tx.snd_nxt - tx.snd_una) & MASK <= tx.mss_now:
+                at = now + 2 * rtt.srtt + RTO_MIN
+            else:
+                at = now + 2 * rtt.srtt + PROBE_SLACK
+            latest = (now if progress else flights[0].sent_at) + rto
+            if at >= latest:
+                at = latest if latest > now else now + 1
             recovery.timer = PROBE
-            conn.rto_at = at = at if at < latest else latest if latest > now else now + 1
+            conn.rto_at = at
         elif progress or conn.rto_at == NEVER:
             recovery.timer = TIMEOUT
-            conn.rto_at = at = now + rtt.backed_off
+            conn.rto_at = at = now + rto
         else:
             return
     else:
@@ -69,17 +80,6 @@ def unquiet_deadline(conn: Connection, progress: bool, now: int) -> int:
         recovery.timer = TIMEOUT
         conn.rto_at = now + rtt.backed_off
     return conn.rto_at
-
-
-def probe_timeout(conn: Connection) -> int:  # hot
-    """Return the PTO (RFC 8985 7.2): two round trips, and for a lone segment the time that its ACK may be delayed."""
-    tx = conn.tx
-    srtt = conn.rtt.srtt
-    if not srtt:
-        return RTO_INITIAL
-    if len(tx.board.flights) == 1 and tx.outstanding <= tx.mss_now:
-        return 2 * srtt + RTO_MIN
-    return 2 * srtt + PROBE_SLACK
 
 
 def restart_timer(conn: Connection, now: int) -> None:

@@ -28,9 +28,6 @@ class Sender:
     """The SND.* variables of RFC 9293 3.3.1. Invariant: `snd_una <= snd_nxt`."""
 
     __slots__ = (
-        "_nxt_position",
-        "_una_position",
-        "_usage_end",
         "board",
         "burst",
         "busy_time",
@@ -50,6 +47,7 @@ class Sender:
         "more",
         "mss",
         "mss_now",
+        "nxt_position",
         "pacer",
         "path_mss",
         "peer_mss",
@@ -66,7 +64,9 @@ class Sender:
         "snd_wnd",
         "sndbuf",
         "sndbuf_time",
+        "una_position",
         "urgent_end",
+        "usage_end",
         "wscale",
     )
 
@@ -84,8 +84,8 @@ class Sender:
         self.mss = min(path_mss, MSS_DEFAULT)  # Eff.snd.MSS: payload of a full segment (RFC 9293 3.7.1)
         self.mss_now = self.mss  # the same, but no more than half the peer's largest window
         self.queue = SendQueue()
-        self._una_position = 0  # position in the queue of snd_una
-        self._nxt_position = 0  # position in the queue of snd_nxt
+        self.una_position = 0  # position in the queue of snd_una
+        self.nxt_position = 0  # position in the queue of snd_nxt
         self.board = Scoreboard()  # what of it the peer has, and what is lost
         self.more = False  # the last write said that there is more to come (MSG_MORE); over with the next ACK
         self.push_position = 0  # position in the queue behind the last write that did not
@@ -96,9 +96,9 @@ class Sender:
         # How far the congestion window is used, a window of data at a time (RFC 7661 as Linux has it).
         self.cwnd_limited = False  # it held the sender back
         self.max_flight = 0  # octets outstanding at most, if it did not
-        self._usage_end = iss  # snd_nxt when these were set: they hold until it is acknowledged
+        self.usage_end = iss  # snd_nxt when these were set: they hold until it is acknowledged
         self.last_sent_at = 0  # when data left last (restart after idle)
-        self.burst = BURST_MAX  # octets that leave in one go, as one super-segment
+        self.burst = 0  # octets that leave in one go, as one super-segment; 0: to be computed when more than a packet is to leave
         self.sndbuf = NEVER  # octets in flight at most: SO_SNDBUF, or tcp_wmem
         self.bytes_retrans = 0  # octets sent again
         self.chrono = 0  # what time is spent with (chrono.py) ...
@@ -128,12 +128,12 @@ class Sender:
     @property
     def unsent(self) -> int:
         """Octets of data that were never sent."""
-        return self.queue.end - self._nxt_position
+        return self.queue.end - self.nxt_position
 
     @property
     def bytes_acked(self) -> int:
         """Octets of data acknowledged since the connection began."""
-        return self._una_position
+        return self.una_position
 
     @property
     def is_all_acked(self) -> bool:
@@ -142,7 +142,7 @@ class Sender:
 
     def position(self, seq: int) -> int:
         """Return the queue position of a sequence number at or after snd_una."""
-        return self._una_position + ((seq - self.snd_una) & MASK)
+        return self.una_position + ((seq - self.snd_una) & MASK)
 
     # What the handshake brings.
 
@@ -188,11 +188,16 @@ class Sender:
         """Move snd_una to `ack` (snd_una < ack <= snd_nxt), `fin`: over our FIN. Return the octets of sequence space acknowledged."""
         acked = (ack - self.snd_una) & MASK
         self.snd_una = ack
-        self._una_position += acked - fin
-        self.queue.release(self._una_position)
+        self.una_position += acked - fin
+        self.queue.release(self.una_position)
         return acked
 
     # What may leave.
+
+    def forget_burst(self) -> bool:  # hot
+        """The size of bursts is to be computed anew, when it is needed. Return whether it must be now, since the pace follows too."""
+        self.burst = 0
+        return self.pacer is not None or self.cc.pacing_rate > 0
 
     def size_bursts(self, srtt: int, min_rtt: int, sysctl: Sysctl) -> None:  # hot
         """Set how much leaves in one go: what the path takes in a millisecond, two packets at least, more on short paths.
@@ -232,7 +237,7 @@ class Sender:
             rate = limit
         if limit or self.cc.pacing_rate:
             if self.pacer is None:
-                self.pacer = Pacer(UNPACED_SEGMENTS * self.mss - self._nxt_position)
+                self.pacer = Pacer(UNPACED_SEGMENTS * self.mss - self.nxt_position)
             self.pacer.rate = rate
         else:
             self.pacer = None
@@ -245,17 +250,17 @@ class Sender:
             self._pace(self.pacer.rate if self.pacer is not None else limit)
 
     def sendable(self, max_payload: int, nodelay: bool, cork: bool) -> int:  # hot
-        """Return how many octets of new data may leave now in one (super-)segment, 0 if none.
+        """Return how many octets of new data may leave now in one (super-)segment, 0 if none. `burst` is known if more than one packet may.
 
         Window, congestion window, silly-window avoidance and Nagle are obeyed; keeps account of how far the congestion window is used.
         """
-        unsent = self.queue.end - self._nxt_position
+        unsent = self.queue.end - self.nxt_position
         if not unsent:
             return 0
         outstanding = (self.snd_nxt - self.snd_una) & MASK
         mss = self.mss_now
         size = unsent if unsent < max_payload else max_payload
-        if size > self.burst:
+        if size > self.burst and size > mss:
             size = self.burst
         window = (self.snd_wnd if self.snd_wnd < self.sndbuf else self.sndbuf) - outstanding
         if size > window:
@@ -274,11 +279,11 @@ class Sender:
         limited = room - size < mss
         outstanding += size
         if limited or (
-            size and (((self.snd_una - self._usage_end) & MASK) < HALF or (not self.cwnd_limited and outstanding > self.max_flight))
+            size and (((self.snd_una - self.usage_end) & MASK) < HALF or (not self.cwnd_limited and outstanding > self.max_flight))
         ):  # the first: seq_ge(snd_una, _usage_end)
             self.cwnd_limited = limited
             self.max_flight = outstanding
-            self._usage_end = (self.snd_nxt + size) & MASK
+            self.usage_end = (self.snd_nxt + size) & MASK
         return size
 
     def may_grow(self) -> bool:  # hot
@@ -301,7 +306,7 @@ class Sender:
         """Record that `length` octets, and the FIN if `fin`, leave as new data; return the record."""
         seq = self.snd_nxt
         self.snd_nxt = end = (seq + length + fin) & MASK
-        self._nxt_position += length
+        self.nxt_position += length
         if length % self.mss_now:
             self.snd_sml = end
         if fin:

@@ -35,33 +35,37 @@ class SendQueue:
         size = len(data)
         if not size:
             return
-        self.end += size
+        self.end = end = self.end + size
+        if self._ends is NO_ENDS:
+            self._pieces = [data]
+            self._ends = [end]
+            self._small = size < SMALL
+            return
         if size < SMALL:
             if self._small:
                 # Many small writes would cost more in bookkeeping than in octets: merge them, quadratic only up to SMALL.
                 merged = b"".join((self._pieces[-1], data))
                 self._pieces[-1] = merged
-                self._ends[-1] = self.end
+                self._ends[-1] = end
                 self._small = len(merged) < SMALL
                 return
             self._small = True
         else:
             self._small = False
-        if self._ends:
-            self._pieces.append(data)
-            self._ends.append(self.end)
-        else:
-            self._pieces = [data]
-            self._ends = [self.end]
+        self._pieces.append(data)
+        self._ends.append(end)
 
     def slice(self, position: int, length: int) -> tuple[bytes | memoryview, ...]:  # hot
         """Return `length` octets from `position` on as pieces, whole ones by reference and parts as views."""
         ends = self._ends
         pieces = self._pieces
         index = self._head
+        piece = pieces[index]
+        if ends[index] == position + length and len(piece) == length:  # a write that leaves as it is
+            return (piece,)
         if ends[index] <= position:
             index = bisect_right(ends, position, index)
-        piece = pieces[index]
+            piece = pieces[index]
         first = ends[index] - len(piece)
         offset = position - first
         if offset + length <= len(piece):
@@ -86,17 +90,18 @@ class SendQueue:
     def release(self, position: int) -> None:  # hot
         """Forget the octets before `position`: they are acknowledged."""
         self.start = position
-        ends = self._ends
-        head = self._head
-        count = len(ends)
-        while head < count and ends[head] <= position:
-            head += 1
-        if head == count:
+        if position == self.end:
             self._pieces = NO_PIECES
             self._ends = NO_ENDS
-            head = 0
+            self._head = 0
             self._small = False
-        elif head > 32 and head * 2 > count:
+            return
+        ends = self._ends
+        head = self._head
+        if ends[head] > position:
+            return
+        head = bisect_right(ends, position, head)
+        if head > 32 and head * 2 > len(ends):
             del self._pieces[:head]
             del ends[:head]
             head = 0

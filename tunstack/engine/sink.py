@@ -19,8 +19,8 @@ class Sink(Protocol):
     def on_established(self) -> None:
         """The handshake is done (only for connections that were opened by `Stack.connect`)."""
 
-    def on_data(self, data: memoryview) -> None:
-        """In-order data; borrowed for the length of the call. Not called while the connection is paused."""
+    def on_data(self, data: memoryview | bytes) -> None:
+        """In-order data: bytes if it waited, else a view, borrowed for the call. Not called while the connection is paused."""
 
     def on_eof(self) -> None:
         """The peer's FIN: no more data will come. Not called while the connection is paused."""
@@ -36,7 +36,7 @@ class NullSink:
     """The sink of an orphan, or of a connection that waits to be accepted."""
 
     def on_established(self) -> None: ...
-    def on_data(self, data: memoryview) -> None: ...
+    def on_data(self, data: memoryview | bytes) -> None: ...
     def on_eof(self) -> None: ...
     def on_writable(self) -> None: ...
     def on_closed(self, error: OSError | None) -> None: ...

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from tunstack.congestion import Algorithms, CongestionControl
-from tunstack.engine import ecn, fastopen, fastopenclient
+from tunstack.engine import ecn, fastopen, fastopenclient, fastoutput, output
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
 from tunstack.engine.counters import Counters
@@ -86,6 +86,9 @@ class Stack:
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self.random = random
         self.neighbours: Neighbours | None = None  # stacks of other processes on the same addresses
+        self._max_payload = config.max_payload
+        self._poll = fastoutput.poll if config.fast_path else output.poll_and_look
+        self.is_drained = False  # the connection that was polled last, and gave a segment, has no other
         self._addresses = frozenset(config.addresses)
         self.listeners = Listeners(self.isn.ts_offset)
         self._ports = Ports(self, random)
@@ -126,7 +129,7 @@ class Stack:
     @property
     def has_output(self) -> bool:
         """Whether `poll_transmit` may have something."""
-        return bool(self._dirty or self._replies or self._datagrams.has_output)
+        return bool(self._dirty or self._replies or self._datagrams.output)
 
     def next_deadline(self) -> int | None:
         """Return when `advance` must be called, None if nothing is due ever."""
@@ -140,16 +143,16 @@ class Stack:
 
     def receive(self, batch: Batch, now: int) -> None:  # hot
         """Handle a batch from the device. Sinks are called in here, at the end of each segment."""
-        counters = self.counters
         flows = self.flows
         if self.neighbours is not None:
             batch.segments = self.neighbours.keep_ours(batch.segments, flows)
         gate = self.signatures if batch.has_options else self.signing
-        unmarked = -counters.TcpInSegs
-        for seg in batch.segments:
-            counters.TcpInSegs += seg.packets
+        segments = batch.segments
+        packets = marked = 0
+        for seg in segments:
+            packets += seg.packets
             if seg.tos & 3:  # ecn.MASK
-                unmarked -= ecn.count_mark(counters, seg.tos, seg.packets)
+                marked += ecn.count_mark(self.counters, seg.tos, seg.packets)
             owner = flows.get(seg.flow)
             if gate is not None and not gate.admits(seg, owner, now):
                 continue
@@ -157,21 +160,26 @@ class Stack:
                 owner.on_segment(seg, now)
             else:
                 self._receive_unknown(seg, now)
-        counters.IpExtInNoECTPkts += unmarked + counters.TcpInSegs
-        if batch.packets:
-            for packet in batch.packets:
-                self._datagrams.receive(packet, now)
-        counters.IpInReceives += len(batch.segments) + len(batch.packets)
-        counters.IpInDelivers += len(batch.segments)
-        if batch.checksum_errors:
-            counters.TcpInCsumErrors += batch.checksum_errors
-            counters.TcpInErrs += batch.checksum_errors
-            counters.TcpInSegs += batch.checksum_errors
-            counters.IpInReceives += batch.checksum_errors
-            counters.IpInDelivers += batch.checksum_errors
-        if batch.header_errors:
-            counters.IpInHdrErrors += batch.header_errors
-            counters.IpInReceives += batch.header_errors
+        counters = self.counters
+        received = len(segments)
+        counters.TcpInSegs += packets
+        counters.IpExtInNoECTPkts += packets - marked
+        counters.IpInReceives += received
+        counters.IpInDelivers += received
+        if batch.packets or batch.checksum_errors or batch.header_errors:
+            self._receive_others(batch, now)
+
+    def _receive_others(self, batch: Batch, now: int) -> None:
+        """Handle what a batch brought beside good segments."""
+        counters = self.counters
+        counters.IpInReceives += len(batch.packets) + batch.checksum_errors + batch.header_errors
+        counters.IpInHdrErrors += batch.header_errors
+        counters.IpInDelivers += batch.checksum_errors
+        counters.TcpInSegs += batch.checksum_errors
+        counters.TcpInErrs += batch.checksum_errors
+        counters.TcpInCsumErrors += batch.checksum_errors
+        for packet in batch.packets:
+            self._datagrams.receive(packet, now)
 
     def receive_reassembled(self, seg: Segment, now: int) -> None:
         """Handle a segment that came in fragments."""
@@ -207,45 +215,43 @@ class Stack:
 
     def poll_transmit(self, now: int) -> Segment | bytes | None:  # hot
         """Return the next segment or IPv4 packet to send, None when there is nothing. Connections take turns."""
-        counters = self.counters
-        signing = self.signing
-        max_payload = self.config.max_payload
         while True:
             if self._replies:
                 seg = self._replies.popleft()
-                if signing is not None:
-                    signing.sign(seg, now)
-                counters.TcpOutSegs += 1
-                counters.IpOutRequests += 1
+                if self.signing is not None:
+                    self.signing.sign(seg, now)
+                self.counters.TcpOutSegs += 1
+                self.counters.IpOutRequests += 1
                 return seg
-            if self._datagrams.has_output:  # which counts them itself, before they are cut
+            if self._datagrams.output:  # which counts them itself, before they are cut
                 return self._datagrams.poll_transmit()
             dirty = self._dirty
             while dirty:
                 conn = dirty[0]
-                out = conn.poll_transmit(now, max_payload if signing is None else signing.max_payload(conn, max_payload))
-                if out is not None:
-                    if signing is not None:
+                signing = self.signing
+                if signing is None:
+                    out = self._poll(self, conn, now, self._max_payload)
+                else:
+                    out = self._poll(self, conn, now, signing.max_payload(conn, self._max_payload))
+                    if out is not None:
                         signing.sign(out, now)
+                if out is not None:
                     packets = -(-out.length // out.gso_size) if out.gso_size else 1
                     conn.segs_out += packets
+                    counters = self.counters
                     if out.length:
                         conn.data_segs_out += packets
                         counters.TCPOrigDataSent += packets
                     counters.TcpOutSegs += packets
                     counters.IpOutRequests += 1
-                    if len(dirty) > 1:
+                    if self.is_drained:
+                        dirty.popleft()
+                        self._settle(conn, now)
+                    elif len(dirty) > 1:
                         dirty.rotate(-1)
                     return out
                 dirty.popleft()
-                conn.is_dirty = False
-                queue = conn.tx.queue
-                rx = conn.rx
-                pages = (queue.end - queue.start + (rx.queued + rx.pieces_size if rx is not None else 0)) >> PAGE_SHIFT
-                if pages != conn.pages or self.memory.is_pressed:
-                    self.memory.settle(conn, pages, now)
-                if conn.is_orphan:
-                    self.orphans.on_quiet(conn, now)
+                self._settle(conn, now)
             if not self.writable:
                 return None
             # Last, so that an application that writes at once finds everything sent that could be.
@@ -253,6 +259,17 @@ class Stack:
             for conn in writable:
                 if conn.was_writable and not conn.is_told:  # it may have written since
                     conn.sink.on_writable()
+
+    def _settle(self, conn: Connection, now: int) -> None:  # hot
+        """A connection has sent what was due, and is out of the queue."""
+        conn.is_dirty = False
+        queue = conn.tx.queue
+        rx = conn.rx
+        pages = (queue.end - queue.start + (rx.queued + rx.pieces_size if rx is not None else 0)) >> PAGE_SHIFT
+        if pages != conn.pages or self.memory.is_pressed:
+            self.memory.settle(conn, pages, now)
+        if conn.is_orphan:
+            self.orphans.on_quiet(conn, now)
 
     def emit(self, seg: Segment) -> None:
         """Queue a segment that no connection will be polled for. What a device that takes none lets pile up is lost, as on a full link."""
@@ -341,7 +358,7 @@ class Stack:
         flow = pack_flow(local, local_port, remote, remote_port)
         old = self.flows.get(reverse_flow(flow))
         iss = take_over(old) if isinstance(old, TimeWait) else self.isn.isn(flow, now)
-        conn = Connection(self, flow, reverse_flow(flow), iss, options, sink)
+        conn = Connection(self, flow, reverse_flow(flow), iss, self.isn.ts_offset(flow), options, sink)
         self.adopt(conn)
         if is_own_port:
             self._ports.keep(conn)
@@ -365,8 +382,10 @@ class Stack:
         """A connection is over: its four-tuple is free, if no entry has taken its place, and what it held is given back."""
         if self.flows.get(conn.flow_in) is conn:
             del self.flows[conn.flow_in]
-        self.orphans.discard(conn)
-        self.memory.release(conn)
+        if conn.is_orphan:
+            self.orphans.discard(conn)
+        if conn.pages:
+            self.memory.release(conn)
         self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:

@@ -162,9 +162,9 @@ def complete(listener: Listener, seg: Segment, now: int, entry: HalfOpen | None 
             stack.signing.agree(seg.flow, agreed)
         if entry is not None:
             entry.listener.drop(entry)
-        listener.establish(
-            seg, iss, irs, agreed, _window(listener, agreed.option_octets), 0, seg.tos & ~ecn.MASK, now
-        )  # when the SYN-ACK left we do not know
+        conn = listener.make_connection(flow, seg.flow, iss, stack.isn.ts_offset(flow))
+        window = _window(listener, agreed.option_octets)
+        listener.establish(conn, seg, irs, agreed, window, 0, seg.tos & ~ecn.MASK, now)  # when the SYN-ACK left we do not know
     return True
 
 

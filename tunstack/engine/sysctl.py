@@ -21,6 +21,8 @@ _AVAILABLE = "net.ipv4.tcp_available_congestion_control"
 class Sysctl:
     """Settings of one stack. What is written into a field past `set` is not checked."""
 
+    version: int = field(default=0, init=False, repr=False, compare=False)  # grows with whatever changes
+
     # The sockets' limits.
     netdev_max_backlog: int = knob(
         5000,
@@ -183,6 +185,11 @@ class Sysctl:
 
     # Not a knob: the congestion controls that the stack has, for `set`. None: no stack has it yet, and no name is checked.
     algorithms: Mapping[str, object] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name != "version":
+            object.__setattr__(self, "version", self.version + 1)
 
     def get(self, name: str) -> Value:
         """Return a knob's value by its full name (`net.ipv4.tcp_sack`; slashes do too); OSError ENOENT if there is none."""

@@ -47,7 +47,7 @@ class TimerHeap:
     over, stays there until its time, which is not far away.
     """
 
-    __slots__ = ("_heap", "_opened", "_order", "_serial", "_slots")
+    __slots__ = ("_heap", "_opened", "_order", "_serial", "_slots", "soonest")
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, TimerOwner]] = []
@@ -55,12 +55,15 @@ class TimerHeap:
         self._slots: dict[int, _Slot] = {}  # by number
         self._order: list[int] = []  # a heap of their numbers
         self._opened = -1  # the last slot whose looks are all in the heap
+        self.soonest = NEVER  # no look is due before: a bound that costs nothing, as good as `next_deadline` was when last asked
 
     def arm(self, owner: TimerOwner, at: int) -> None:
         """See to it that `owner` is looked at no later than `at`."""
         heap_at = owner.heap_at
         if at >= heap_at:
             return
+        if at < self.soonest:
+            self.soonest = at
         if heap_at < NEVER:
             self._take_out(owner)
         owner.heap_at = at
@@ -104,9 +107,8 @@ class TimerHeap:
         while heap and heap[0][2].heap_at != heap[0][0]:
             heappop(heap)  # superseded by an earlier look
         first = self._first_slot()
-        if heap and (first is None or heap[0][0] <= first.first):
-            return heap[0][0]
-        return None if first is None else first.first
+        self.soonest = min(heap[0][0] if heap else NEVER, NEVER if first is None else first.first)
+        return self.soonest if self.soonest < NEVER else None
 
     def _first_slot(self) -> _Slot | None:
         """Return the next slot that has something in it."""

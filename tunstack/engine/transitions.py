@@ -48,7 +48,8 @@ def established(conn: Connection, now: int) -> None:
     conn.is_connected = True
     if conn.tx.fin_queued:  # closed while opening (RFC 9293 3.10.4)
         conn.state = FIN_WAIT_1
-    conn.mark_dirty()
+    if conn.tx.fin_queued or conn.tx.unsent or conn.rx.acks_due:
+        conn.mark_dirty()
 
 
 def queue_fin(conn: Connection) -> None:

@@ -90,7 +90,7 @@ class _Source:
     def on_writable(self) -> None:
         self._flow.write()
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         raise AssertionError("nothing was to come this way")
 
     def on_eof(self) -> None: ...
@@ -110,7 +110,7 @@ class _Counter:
 
     def on_writable(self) -> None: ...
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         self._flow.received += len(data)
 
     def on_eof(self) -> None:

@@ -40,7 +40,7 @@ class Source:
     def on_writable(self) -> None:
         self._write()
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         raise AssertionError("nothing was to come this way")
 
     def on_eof(self) -> None:
@@ -82,7 +82,7 @@ class Drain:
 
     def on_writable(self) -> None: ...
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         self.received += len(data)
         self.digest.update(data)
 

@@ -43,6 +43,11 @@ def unpack_flow(flow: bytes) -> tuple[bytes, int, bytes, int]:
     )
 
 
+def source(flow: bytes) -> bytes:
+    """Return the source address."""
+    return flow[: (len(flow) - 4) >> 1]
+
+
 def reverse_flow(flow: bytes) -> bytes:
     """Return the flow of the packets in the other direction."""
     n = (len(flow) - 4) >> 1

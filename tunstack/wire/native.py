@@ -30,6 +30,12 @@ _PLAIN = Struct("=12sIIII8xHHHHH4xBBxB74x")
 _FULL = Struct("=12sIIII8xHHHHH2xHBBBBBB32s40s")
 
 _MAX_VIEWS: int = lib.TS_MAX_VIEWS
+_COUNT: int = lib.TS_COUNT
+_UNUSUAL: int = lib.TS_UNUSUAL
+_DRAINED: int = lib.TS_DRAINED
+_new = Segment.__new__
+_read = lib.ts_reader_read
+_send = lib.ts_writer_send
 _from_buffer = ffi.from_buffer
 _NULL = ffi.NULL
 
@@ -47,15 +53,19 @@ def _error(result: int) -> OSError:
 class Reader:
     """As twin.Reader. Payloads are views into one buffer of `max_frames` slots, which the next `read` or `parse` fills again."""
 
-    def __init__(self, vnet: bool, max_frames: int = 64, max_octets: int = 1 << 19, coalesce: bool = True) -> None:
+    def __init__(
+        self, vnet: bool, max_frames: int = 64, max_octets: int = 1 << 19, coalesce: bool = True, coalesce_acks: bool = False
+    ) -> None:
         if not 0 < max_frames <= 1024:
             raise ValueError(f"a batch has 1 to 1024 frames: {max_frames}")
         self._max_frames = max_frames
-        self._max_octets = max_octets
         self._reader: Any = ffi.new("struct ts_reader *")
         self._reader.slots = max_frames
+        self._reader.max_frames = max_frames
+        self._reader.max_octets = min(max_octets, 0xFFFFFFFF)
         self._reader.vnet = vnet
         self._reader.coalesce = coalesce
+        self._reader.coalesce_acks = coalesce_acks
         self._runs: Any = ffi.new("struct ts_run[]", max_frames)  # kept alive for C
         self._reader.runs = self._runs
         # Pinned is the bytearray, not a view of it: a collector that finds both in a cycle clears the view under cffi's hands and crashes.
@@ -63,6 +73,9 @@ class Reader:
         self._records = memoryview(records)
         self._records_pin: Any = _from_buffer("struct ts_record[]", records)
         self._reader.records = self._records_pin
+        self._batch = Batch()  # most batches are segments and no more: they take turns in this one
+        self._nothing = Batch()
+        self._nothing.is_drained = True
         self._fresh_buffer()
 
     def _fresh_buffer(self) -> None:
@@ -71,13 +84,36 @@ class Reader:
         self._buffer_pin: Any = _from_buffer("uint8_t[]", buffer)
         self._reader.buffer = self._buffer_pin
 
+    @property
+    def coalesce_acks(self) -> bool:
+        """Whether bare ACKs are merged."""
+        return bool(self._reader.coalesce_acks)
+
+    @coalesce_acks.setter
+    def coalesce_acks(self, wanted: bool) -> None:
+        self._reader.coalesce_acks = wanted
+
+    @property
+    def octets(self) -> int:
+        """Octets of IPv4 packets that came and were good, ever."""
+        octets: int = self._reader.octets
+        return octets
+
     def read(self, fd: int) -> Batch:  # hot
         """Return what has arrived, possibly nothing, without waiting; it is borrowed until the next call."""
-        result: int = lib.ts_reader_read(self._reader, fd, self._max_frames, self._max_octets)
+        result: int = _read(self._reader, fd)
+        if not result:
+            return self._nothing
         if result < 0:
             raise _error(result)
-        batch = Batch()
-        self._collect(batch)
+        if result & _UNUSUAL:
+            batch = Batch()
+            self._collect(batch)
+        else:
+            batch = self._batch
+            batch.segments = []
+            _unpack(self._records, result & _COUNT, self._buffer, batch)
+        batch.is_drained = result >= _DRAINED
         return batch
 
     def parse(self, frames: Sequence[Buffer]) -> Batch:
@@ -98,65 +134,60 @@ class Reader:
         batch.checksum_errors += reader.checksum_errors
         batch.header_errors += reader.header_errors
         batch.ignored += reader.ignored
-        _unpack(self._records[: reader.count * _RECORD], self._buffer, batch)
+        _unpack(self._records, reader.count, self._buffer, batch)
 
 
-def _unpack(records: memoryview, buffer: memoryview, batch: Batch) -> None:  # hot
-    """Append what the records stand for to the batch; their offsets are into buffer."""
+def _unpack(records: Buffer, count: int, buffer: memoryview, batch: Batch) -> None:  # hot
+    """Append what the first `count` records stand for to the batch; their offsets are into buffer."""
+    # One is by far the most frequent where each microsecond counts; to slice and iterate costs as much as it does.
+    rows = (_RECEIVED.unpack_from(records),) if count == 1 else _RECEIVED.iter_unpack(records[: count * _RECORD])
+    segments = batch.segments
     at = 0
-    for (
-        flow,
-        seq,
-        ack,
-        ts_val,
-        ts_ecr,
-        offset,
-        length,
-        gso_size,
-        flags,
-        window,
-        urgent,
-        ident,
-        packets,
-        mss,
-        tos,
-        wscale,
-        present,
-    ) in _RECEIVED.iter_unpack(records):
-        if present == _IS_PACKET:
+    for row in rows:
+        segment = _new(Segment)  # field by field: the constructor's call alone would cost as much as half of this
+        (
+            segment.flow,
+            segment.seq,
+            segment.ack,
+            segment.ts_val,
+            segment.ts_ecr,
+            offset,
+            length,
+            segment.gso_size,
+            segment.flags,
+            segment.window,
+            segment.urgent,
+            segment.ident,
+            segment.packets,
+            mss,
+            segment.tos,
+            wscale,
+            present,
+        ) = row
+        segment.length = length
+        segment.payload = (buffer[offset : offset + length],) if length else ()
+        segment.sack = ()
+        segment.mss = segment.wscale = None
+        segment.sack_ok = False
+        segment.options = b""
+        if present == 1:  # _HAS_TIMESTAMP alone
+            segments.append(segment)
+        elif present == _IS_PACKET:
             batch.packets.append(buffer[offset : offset + length])
         else:
-            segment = Segment(
-                flow,
-                seq,
-                ack,
-                flags,
-                window,
-                (buffer[offset : offset + length],) if length else (),
-                length,
-                ts_val if present & 1 else None,  # _HAS_TIMESTAMP
-                ts_ecr,
-                gso_size,
-                (),
-                None,
-                None,
-                False,
-                b"",
-                tos,
-                packets,
-                urgent,
-                ident,
-            )
-            if present > 1:
-                _rare_options(segment, present, mss, wscale, records[at : at + _RECORD])
-                if present & _HAS_OPTIONS:
-                    batch.has_options = True
-            batch.segments.append(segment)
+            _other_options(segment, present, mss, wscale, records[at : at + _RECORD])
+            if segment.options:
+                batch.has_options = True
+            segments.append(segment)
         at += _RECORD
 
 
-def _rare_options(segment: Segment, present: int, mss: int, wscale: int, record: memoryview) -> None:
-    """Put the options that are not the timestamp into a received segment."""
+def _other_options(segment: Segment, present: int, mss: int, wscale: int, record: Buffer) -> None:
+    """Put the options into a received segment that has others than the timestamp, or not that."""
+    if not present & _HAS_TIMESTAMP:
+        segment.ts_val = None
+    if present <= _HAS_TIMESTAMP:
+        return
     if present & _HAS_MSS:
         segment.mss = mss
     if present & _HAS_WSCALE:
@@ -175,7 +206,7 @@ def parse_datagram(data: Buffer) -> Segment | None:
     if not lib.ts_parse_datagram(_from_buffer(data), len(data), _from_buffer(record)):
         return None
     batch = Batch()
-    _unpack(memoryview(record), memoryview(data), batch)
+    _unpack(record, 1, memoryview(data), batch)
     return batch.segments[0]
 
 
@@ -268,30 +299,37 @@ class Writer:
         lost: int = self._writer.lost
         return lost
 
+    @property
+    def octets(self) -> int:
+        """Octets of IPv4 packets, or super-segments, that were sent, ever."""
+        octets: int = self._writer.octets
+        return octets
+
     def write(self, segment: Segment) -> bool:  # hot
         """Send a segment; return False, nothing having been sent, where it would block."""
         record = _record(segment, self._ttl)
         payload = segment.payload
         if not payload:
-            result = lib.ts_writer_send(self._writer, record, _NULL, 0)
+            result = _send(self._writer, record, _NULL, 0)
         elif len(payload) == 1:
             view = payload[0]
-            result = lib.ts_writer_send(self._writer, record, _from_buffer(view), len(view))
+            # cffi takes bytes as they are; a view needs an object of its own for the call
+            result = _send(self._writer, record, view if type(view) is bytes else _from_buffer(view), len(view))
         else:
             result = self._send_views(record, payload)
         if result < 0:
             raise _error(result)
-        return bool(result)
+        return bool(result > 0)
 
     def _send_views(self, record: bytes, payload: Sequence[bytes | memoryview]) -> int:
         if len(payload) > _MAX_VIEWS:  # to copy 64 KB costs less than to hand over many views
             whole = b"".join(payload)
-            sent: int = lib.ts_writer_send(self._writer, record, _from_buffer(whole), len(whole))
+            sent: int = _send(self._writer, record, _from_buffer(whole), len(whole))
             return sent
         pins = [_from_buffer(view) for view in payload]  # before the first push: nothing may fail between that and the send
         for pin in pins[:-1]:
             lib.ts_writer_push(self._writer, pin, len(pin))
-        sent = lib.ts_writer_send(self._writer, record, pins[-1], len(pins[-1]))
+        sent = _send(self._writer, record, pins[-1], len(pins[-1]))
         return sent
 
     def write_packet(self, data: Buffer) -> bool:

@@ -107,10 +107,10 @@ class Batch:
     """What one read of a device brought, checked and parsed.
 
     `segments` are the TCP segments, in order of arrival; `packets` is every other IPv4 packet (ICMP, UDP,
-    fragments) as one whole datagram each, its IPv4 header checked. Both are borrowed until the next read.
+    fragments) as one whole datagram each, its IPv4 header checked. Both are borrowed until the next read, and so is the batch.
     """
 
-    __slots__ = ("checksum_errors", "has_options", "header_errors", "ignored", "packets", "segments")
+    __slots__ = ("checksum_errors", "has_options", "header_errors", "ignored", "is_drained", "packets", "segments")
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
@@ -119,3 +119,4 @@ class Batch:
         self.header_errors = 0  # frames dropped: malformed IPv4 or TCP header (IpInHdrErrors, TcpInErrs)
         self.has_options = False  # some segment has `options`: the stack looks for signatures
         self.ignored = 0  # frames that are not IPv4: a TUN interface also brings the host's IPv6 solicitations
+        self.is_drained = False  # nothing, or a lone small frame, and nothing behind it: to read again at once is in vain

@@ -20,21 +20,28 @@ from tunstack.wire.segment import CWR, FIN, PSH, SYN, URG, Batch, Segment
 
 BACKEND = "python"
 
+SMALL = 2048  # octets of a frame that is no part of a bulk transfer, which would have filled it
+
 
 class Reader:
     """Reads frames from a descriptor, or takes them from memory, and makes a batch of them.
 
     `vnet`: a virtio header precedes every frame. At most `max_frames` (1 to 1024) frames are read at once, and no further one after
-    `max_octets`. `coalesce`: segments that follow each other, among `max_frames` frames, become one (gro.py).
+    `max_octets`. `coalesce`: segments that follow each other, among `max_frames` frames, become one (gro.py); `coalesce_acks`: so do
+    bare ACKs. The latter can be changed at any time.
     """
 
-    def __init__(self, vnet: bool, max_frames: int = 64, max_octets: int = 1 << 19, coalesce: bool = True) -> None:
+    def __init__(
+        self, vnet: bool, max_frames: int = 64, max_octets: int = 1 << 19, coalesce: bool = True, coalesce_acks: bool = False
+    ) -> None:
         if not 0 < max_frames <= 1024:
             raise ValueError(f"a batch has 1 to 1024 frames: {max_frames}")
         self._vnet = vnet
         self._max_frames = max_frames
         self._max_octets = max_octets
         self._coalesce = coalesce
+        self.coalesce_acks = coalesce_acks
+        self.octets = 0  # of IPv4 packets that came and were good, ever
         self._file: FileIO | None = None
 
     def read(self, fd: int) -> Batch:
@@ -46,6 +53,7 @@ class Reader:
             self._file = FileIO(fd, "r", closefd=False)
         frames: list[Buffer] = []
         octets = 0
+        is_empty = False
         while len(frames) < self._max_frames and octets < self._max_octets:
             buffer = bytearray(virtio.LENGTH + MAX_PACKET)
             try:
@@ -55,6 +63,7 @@ class Reader:
                     break
                 raise
             if length is None:  # EAGAIN
+                is_empty = True
                 break
             if not length:
                 if frames:
@@ -62,13 +71,15 @@ class Reader:
                 raise OSError(ENODEV, "the other end of the device is closed")
             frames.append(memoryview(buffer)[:length])
             octets += length
-        return self.parse(frames)
+        batch = self.parse(frames)
+        batch.is_drained = is_empty and (not frames or (len(frames) == 1 and octets < SMALL))
+        return batch
 
     def parse(self, frames: Sequence[Buffer]) -> Batch:
         """Return the batch of frames that are in memory; each with its virtio header if `vnet`."""
         batch = Batch()
         for start in range(0, len(frames), self._max_frames):
-            coalescer = Coalescer(self._coalesce)
+            coalescer = Coalescer(self._coalesce, self.coalesce_acks)
             for frame in frames[start : start + self._max_frames]:
                 self._take(memoryview(frame), batch, coalescer)
             batch.segments += coalescer.finish()
@@ -91,6 +102,7 @@ class Reader:
             if gso_type & ~virtio.GSO_ECN == virtio.GSO_TCPV4 and 0 < gso_size < segment.length:
                 segment.gso_size = gso_size
                 segment.packets = -(-segment.length // gso_size)
+            self.octets += len(parsed.packet)
             if segment.options:
                 batch.has_options = True
             coalescer.add(segment, parsed.options)
@@ -101,6 +113,7 @@ class Reader:
             if packet is None:
                 batch.header_errors += 1
             else:
+                self.octets += len(packet)
                 batch.packets.append(packet)
         elif parsed.verdict == tcp.IGNORED:
             batch.ignored += 1
@@ -136,17 +149,19 @@ def encode(segment: Segment, ttl: int = 64) -> list[bytes]:
     return [tcp.build_header(part, payload[start:end], ttl) + payload[start:end] for part, start, end in cut(segment, len(payload))]
 
 
-def cut(segment: Segment, length: int) -> list[tuple[Segment, int, int]]:
+def cut(segment: Segment, length: int, size: int | None = None) -> list[tuple[Segment, int, int]]:
     """Return each packet of a segment with the range of the payload that it carries.
 
     PSH and FIN are for the last packet only, CWR for the first, URG for those before the urgent pointer; the identification counts up.
-    A SYN is never cut.
+    A SYN is never cut. `size`: cut to parts of so many octets, whole packets, instead.
     """
-    size = segment.gso_size
+    unit = segment.gso_size
+    if size is None:
+        size = unit
     if not size or size >= length or segment.flags & SYN:
         return [(segment, 0, length)]
     parts = []
-    for index, start in enumerate(range(0, length, size)):
+    for start in range(0, length, size):
         end = min(start + size, length)
         flags = segment.flags
         if start:
@@ -162,7 +177,7 @@ def cut(segment: Segment, length: int) -> list[tuple[Segment, int, int]]:
         part.ts_val, part.ts_ecr = segment.ts_val, segment.ts_ecr
         part.mss, part.wscale, part.sack_ok = segment.mss, segment.wscale, segment.sack_ok
         part.sack, part.options = segment.sack, segment.options
-        part.tos, part.urgent, part.ident = segment.tos, urgent, (segment.ident + index) & 0xFFFF
+        part.tos, part.urgent, part.ident = segment.tos, urgent, (segment.ident + start // unit) & 0xFFFF
         parts.append((part, start, end))
     return parts
 
@@ -170,8 +185,9 @@ def cut(segment: Segment, length: int) -> list[tuple[Segment, int, int]]:
 class Writer:
     """Sends segments and packets to a descriptor.
 
-    `vnet`: a virtio header precedes every frame. `tso` (needs `vnet`): a segment leaves as one frame, whatever its size, its checksum
-    partial, and the other side cuts it; without, it is cut here to `segment.gso_size` and checksummed.
+    `vnet`: a virtio header precedes every frame. `tso` (needs `vnet`): a segment leaves as one frame, or where an IPv4 datagram does not
+    hold it as several of whole packets, its checksum partial, and the other side cuts it to packets; without, it is cut here to
+    `segment.gso_size` and checksummed.
     """
 
     def __init__(self, fd: int, vnet: bool, tso: bool, ttl: int = 64) -> None:
@@ -182,6 +198,7 @@ class Writer:
         self._tso = tso
         self._ttl = ttl
         self.lost = 0  # packets at the end of a run that found the queue full
+        self.octets = 0  # of IPv4 packets, or super-segments, ever
 
     def write(self, segment: Segment) -> bool:
         """Send a segment; return False, nothing having been sent, where it would block.
@@ -190,14 +207,17 @@ class Writer:
         EMSGSIZE where the options or a packet do not fit.
         """
         if self._tso and not segment.flags & URG:
-            return self._put(self._super_frame(segment))
-        prefix = virtio.NO_OFFLOAD if self._vnet else b""
-        frames = [prefix + packet for packet in encode(segment, self._ttl)]
+            frames = self._super_frames(segment)
+            unit = self._room(segment) // segment.gso_size if len(frames) > 1 else 1
+        else:
+            prefix = virtio.NO_OFFLOAD if self._vnet else b""
+            frames = [prefix + packet for packet in encode(segment, self._ttl)]
+            unit = 1
         for index, frame in enumerate(frames):
             if not self._put(frame):
                 if not index:
                     return False
-                self.lost += len(frames) - index
+                self.lost += -(-segment.length // segment.gso_size) - index * unit
                 break
         return True
 
@@ -207,15 +227,29 @@ class Writer:
             raise OSError(EMSGSIZE, "an IPv4 packet has at most 65535 octets")
         return self._put(virtio.NO_OFFLOAD + data if self._vnet else data)
 
-    def _super_frame(self, segment: Segment) -> bytes:
+    def _room(self, segment: Segment) -> int:
+        """Return how many octets of payload one frame holds."""
+        return MAX_PACKET - len(tcp.build_header(segment, b"", self._ttl))
+
+    def _super_frames(self, segment: Segment) -> list[bytes]:
         payload = b"".join(segment.payload)
+        room = self._room(segment)
+        size = 0
+        if len(payload) > room and 0 < segment.gso_size <= room:
+            size = room - room % segment.gso_size
+        return [self._super_frame(part, payload[start:end], segment.gso_size) for part, start, end in cut(segment, len(payload), size)]
+
+    def _super_frame(self, segment: Segment, payload: bytes, packet_size: int) -> bytes:
         header = tcp.build_header(segment, payload, self._ttl, partial=True)
         gso_type = hdr_len = gso_size = 0
-        if 0 < segment.gso_size < len(payload) and not segment.flags & SYN:
+        if 0 < packet_size < len(payload) and not segment.flags & SYN:
             gso_type = virtio.GSO_TCPV4 | (virtio.GSO_ECN if segment.flags & CWR else 0)
-            hdr_len, gso_size = len(header), segment.gso_size
+            hdr_len, gso_size = len(header), packet_size
         offload = virtio.HEADER.pack(virtio.NEEDS_CSUM, gso_type, hdr_len, gso_size, 20, tcp.CHECKSUM_OFFSET)
         return offload + header + payload
 
     def _put(self, frame: Buffer) -> bool:
-        return self._file.write(frame) is not None  # None: EAGAIN
+        if self._file.write(frame) is None:  # EAGAIN
+            return False
+        self.octets += len(frame) - (virtio.LENGTH if self._vnet else 0)
+        return True

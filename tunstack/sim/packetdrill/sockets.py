@@ -112,7 +112,7 @@ class Socket:
     def on_established(self) -> None:
         self.is_established = True
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         raise AssertionError("the connection of a socket is paused")
 
     def on_eof(self) -> None: ...

@@ -64,7 +64,7 @@ class Socket:
         self.established = True
         self.calls.append("established")
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: memoryview | bytes) -> None:
         self.take(bytes(data))
         self.got += len(data)
         self.calls.append("data")
