@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tunstack.device.base import Device
+from tunstack.device.handover import Handover
 from tunstack.engine.errors import socket_error
 from tunstack.engine.stack import Stack
 
@@ -200,6 +201,21 @@ class Driver:
             work += len(segments) + sent + BATCH_WORK
         if self._fd < 0 and self.is_running:
             self._read_soon()  # with a descriptor the loop comes back by itself
+
+    def take_over(self, handover: Handover) -> bool:
+        """Handle what other workers have handed over; tell whether there may be more."""
+        batch = handover.read_batch()
+        if not (batch.segments or batch.packets) or not self.is_running:
+            return False
+        now = self._now = self._clock()
+        self._in_turn = True
+        try:
+            self.stack.receive(batch, now)
+            if self.is_running:
+                self._flush(now)
+        finally:
+            self._in_turn = False
+        return self.is_running
 
     def end_turn(self) -> None:
         """Read no further batch in this turn: somebody will take no more before others have run."""

@@ -27,6 +27,7 @@ from tunstack.aio.streams import SegmentReader
 from tunstack.aio.tls import Tls
 from tunstack.aio.transport import StreamTransport
 from tunstack.device.base import Device
+from tunstack.device.handover import Handover
 from tunstack.engine import ANY_IPV4, CongestionControl, fastopenclient, format_address, pack_address
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
@@ -107,6 +108,10 @@ class Endpoint:
     def now(self) -> int:
         """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""
         return self._running().now()
+
+    def take_over(self, handover: Handover) -> bool:
+        """Handle what other workers have handed over (neighbours.py); tell whether there may be more."""
+        return self._driver is not None and self._driver.take_over(handover)
 
     # Its life.
 

@@ -18,11 +18,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fcntl import ioctl
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
 
+from tunstack.device import steeringprogram
 from tunstack.device.errors import DeviceError
 from tunstack.device.netlink import Link, Netlink, with_netlink
 from tunstack.wire import codec
 from tunstack.wire.segment import Batch, Segment
+from tunstack.wire.steering import Steering
 
 CLONE_DEVICE = "/dev/net/tun"
 
@@ -31,6 +34,7 @@ TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
 TUNGETIFF = 0x800454D2
 TUNSETVNETHDRSZ = 0x400454D8
+TUNSETSTEERINGEBPF = 0x800454E0
 IFF_TUN = 0x0001
 IFF_MULTI_QUEUE = 0x0100
 IFF_NO_PI = 0x1000
@@ -74,6 +78,7 @@ class TunDevice:
         self.vnet = vnet  # a virtio header precedes every frame
         self.persistent = persistent  # made by an administrator: stays when we go
         self._fd = fd
+        self._is_steered = False
         self._dropped = 0  # writes that failed as a wire does
         self._reader = codec.Reader(vnet, coalesce_acks=True)
         self._writer = codec.Writer(fd, vnet, offload)
@@ -88,21 +93,24 @@ class TunDevice:
         mtu: int = 1500,
         offload: bool = True,
         txqueuelen: int = TXQUEUELEN,
+        multi_queue: bool = False,
     ) -> TunDevice:
         """Create interface `name` in the thread's network namespace, or take over the persistent one of that name.
 
         `host_address` is the kernel's end and its subnet, `addresses` (packed) are those that the stack will answer to: they are
         checked to be reachable through the interface. A persistent interface keeps its own address, MTU and queue length; ours
-        are then ignored. Blocks for some milliseconds. DeviceError says in one line what is in the way.
+        are then ignored. With `multi_queue` there may be further queues (see `open_queues`): a persistent interface must have been made so.
+        Blocks for some milliseconds. DeviceError says in one line what is in the way.
         """
-        plan = _Plan(name, _host_address(host_address), tuple(IPv4Address(address) for address in addresses), mtu, txqueuelen)
+        ours = tuple(IPv4Address(address) for address in addresses)
+        plan = _Plan(name, _host_address(host_address), ours, mtu, txqueuelen, multi_queue)
         _check_name(name)
         _check_mtu(mtu)
         fd = _open_clone_device()
         try:
             taken_over = with_netlink(lambda netlink: _survey(netlink, plan))
             link = taken_over[0] if taken_over else None
-            vnet = _attach(fd, name, link, offload)
+            vnet = _attach(fd, plan, link, offload)
             offload = vnet and offload
             # Always said, since a persistent interface remembers what its last user wanted.
             ioctl(fd, TUNSETOFFLOAD, OFFLOAD if offload else 0)
@@ -114,6 +122,52 @@ class TunDevice:
         except BaseException:
             os.close(fd)
             raise
+
+    def steer(self, steering: Steering) -> bool:
+        """Have the kernel bring each flow to the queue of its owner, queues counted as they were opened; tell whether it does.
+
+        Where it lets us load no program it goes on as without: a flow comes to the queue that last wrote to it, if that was within
+        three seconds, and else to one that a hash of its own chooses.
+        """
+        try:
+            program = steeringprogram.load(steering)
+        except OSError:
+            return False
+        try:
+            ioctl(self._fd, TUNSETSTEERINGEBPF, struct.pack("i", program))
+        except OSError:
+            return False
+        finally:
+            os.close(program)
+        self._is_steered = True
+        return True
+
+    @classmethod
+    def open_queues(cls, count: int, name: str = "tunstack0", **settings: Any) -> list[TunDevice]:
+        """Open an interface as `open` does, with several queues, a device each; the kernel spreads flows over them, see `steer`.
+
+        What a persistent interface is to get back at the end it gets from the first: close that last.
+        """
+        queues = [cls.open(name, multi_queue=count > 1, **settings)]
+        try:
+            while len(queues) < count:
+                queues.append(queues[0]._open_another())
+        except BaseException:
+            for queue in reversed(queues):
+                queue.close()
+            raise
+        return queues
+
+    def _open_another(self) -> TunDevice:
+        """Open a further queue; in the network namespace that the interface is in, else another of that name would come up elsewhere."""
+        fd = _open_clone_device()
+        try:
+            flags = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE | (IFF_VNET_HDR if self.vnet else 0)
+            ioctl(fd, TUNSETIFF, IFREQ.pack(self.name.encode(), flags))
+        except OSError as error:
+            os.close(fd)
+            raise DeviceError(error.errno or errno.EIO, f"interface {self.name} gives no further queue: {error.strerror}") from None
+        return TunDevice(fd, self.name, self.host_address, self.mtu, self.vnet, self.offload, False)
 
     @property
     def coalesce_acks(self) -> bool:
@@ -164,6 +218,8 @@ class TunDevice:
         try:
             if self.persistent:
                 ioctl(fd, TUNSETOFFLOAD, 0)  # else it would hand its next user, who may know no virtio header, merged frames
+                if self._is_steered:
+                    ioctl(fd, TUNSETSTEERINGEBPF, struct.pack("i", -1))
         except OSError as error:
             if error.errno != errno.EBADFD:  # the interface was removed: nothing to restore
                 raise
@@ -180,6 +236,7 @@ class _Plan:
     addresses: tuple[IPv4Address, ...]
     mtu: int
     txqueuelen: int
+    multi_queue: bool
 
 
 def _check_name(name: str) -> None:
@@ -259,6 +316,12 @@ def _survey(netlink: Netlink, plan: _Plan) -> tuple[Link, IPv4Interface] | None:
         )
     if not link.tun_persist or link.tun_queues:
         raise _busy(plan.name)
+    if plan.multi_queue and not link.tun_multi_queue:
+        raise DeviceError(
+            errno.EINVAL,
+            f"interface {plan.name} was made with one queue: make it anew with `ip tuntap add dev {plan.name} mode tun multi_queue"
+            f" user {_user_name(os.geteuid())}`, or serve with one worker",
+        )
     return link, _host_of(netlink, link, plan)
 
 
@@ -291,14 +354,15 @@ def _check_conflicts(netlink: Netlink, plan: _Plan) -> None:
             )
 
 
-def _attach(fd: int, name: str, existing: Link | None, offload: bool) -> bool:
+def _attach(fd: int, plan: _Plan, existing: Link | None, offload: bool) -> bool:
     """Bind the descriptor to the interface; return whether frames have a virtio header."""
+    name = plan.name
     flags = IFF_TUN | IFF_NO_PI
     if offload:
         flags |= IFF_VNET_HDR
     if existing is None:
         flags |= IFF_TUN_EXCL  # one that came up since we looked is not ours to configure
-    elif existing.tun_multi_queue:
+    if plan.multi_queue if existing is None else existing.tun_multi_queue:
         flags |= IFF_MULTI_QUEUE  # must be as it was made; the other flags are the user's
     try:
         ioctl(fd, TUNSETIFF, IFREQ.pack(name.encode(), flags))
