@@ -127,15 +127,23 @@ def wrapped(request):
     yield OverDevices(request.param, [Wrapper(end) for end in memory_pipe()])
 
 
-async def echo(world):
+async def start_echo(world):
     async def answer(reader, writer):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
         writer.close()
 
-    server = await world.start_server(answer)
-    reader, writer = await world.open_connection(world.host, server.sockets[0].getsockname()[1])
+    return await world.start_server(answer)
+
+
+async def connect(world, server):
+    return await world.open_connection(world.host, server.sockets[0].getsockname()[1])
+
+
+async def echo(world):
+    server = await start_echo(world)
+    reader, writer = await connect(world, server)
 
     async def send():
         for at in range(0, len(BIG), 200_000):
@@ -158,6 +166,22 @@ async def test_descriptors_are_polled_for_reading_and_for_writing(sockets):
         await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     assert not loop.remove_writer(sockets.devices[0].fileno())
+
+
+@pytest.mark.parametrize("busy_poll", [0, 1 << 30])
+async def test_busy_polling_looks_without_being_told(sockets, busy_poll):
+    """net.core.busy_poll: the loop stays awake and reads, here where nobody tells it that there is something."""
+    reader, writer = await connect(sockets, await start_echo(sockets))
+    sockets.client.stack.sysctl.busy_poll = busy_poll
+    writer.write(b"once")
+    assert await reader.readexactly(4) == b"once"
+    asyncio.get_running_loop().remove_reader(sockets.devices[0].fileno())
+    writer.write(b"more")
+    came = asyncio.create_task(reader.readexactly(4))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert came.done() == bool(busy_poll)
+    came.cancel()
 
 
 async def test_descriptor_is_let_go_on_close(sockets):

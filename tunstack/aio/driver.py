@@ -91,8 +91,8 @@ class Driver:
         self._timer_at = NEVER  # when it fires
         self._armed_for = NEVER  # the deadline that it is for: nothing that is due later need be looked at
         self._flush_handle: asyncio.Handle | None = None
-        self._read_handle: asyncio.Handle | None = None  # devices without a descriptor only
-        self._retry_handle: asyncio.TimerHandle | None = None  # likewise
+        self._read_handle: asyncio.Handle | None = None  # devices without a descriptor, and busy_poll
+        self._retry_handle: asyncio.TimerHandle | None = None  # devices without a descriptor only
         self._blocked: Callable[[], bool] | None = None  # writes what the device would not take yet
 
     def start(self) -> None:
@@ -153,10 +153,13 @@ class Driver:
 
     def _read_soon(self) -> None:
         if self._read_handle is None:
-            self._read_handle = self.loop.call_soon(self._on_readable)
+            self._read_handle = self.loop.call_soon(self._on_read_soon)
+
+    def _on_read_soon(self) -> None:
+        self._read_handle = None
+        self._on_readable()
 
     def _on_readable(self) -> None:  # hot
-        self._read_handle = None
         self._in_turn = True
         try:
             self._turn()
@@ -165,6 +168,13 @@ class Driver:
             raise
         finally:
             self._in_turn = False
+        if self.stack.sysctl.busy_poll and self._fd >= 0:
+            self._poll_on()
+
+    def _poll_on(self) -> None:
+        """net.core.busy_poll: have the loop not sleep, and look again, until nothing has happened for so long."""
+        if self.is_running and self._clock() - self._now < self.stack.sysctl.busy_poll:
+            self._read_soon()
 
     def _turn(self) -> None:  # hot
         """Read some batches; what each causes is sent before the next, so that there is one ACK a batch.

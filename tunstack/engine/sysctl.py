@@ -23,7 +23,10 @@ class Sysctl:
 
     version: int = field(default=0, init=False, repr=False, compare=False)  # grows with whatever changes
 
-    # The sockets' limits.
+    # The interface's and the sockets' limits.
+    busy_poll: int = knob(
+        0, "the loop does not sleep for so long after the last frame, but looks for the next: latency for CPU time", "us", folder="net.core."
+    )
     netdev_max_backlog: int = knob(
         5000,
         "wait in the interface's queue at most, until we read them",
