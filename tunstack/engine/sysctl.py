@@ -25,7 +25,7 @@ class Sysctl:
 
     # The interface's and the sockets' limits.
     busy_poll: int = knob(
-        0, "the loop does not sleep for so long after the last frame, but looks for the next: latency for CPU time", "us", folder="net.core."
+        0, "after a frame the loop looks for the next so long without sleeping: latency for CPU time", "us", folder="net.core."
     )
     netdev_max_backlog: int = knob(
         5000,
