@@ -24,6 +24,12 @@ BURST_MAX = 65536  # octets of a super-segment
 SLOW_RATE = 150_000  # octets a second below which packets of a paced connection leave one by one (Linux's bbr_min_tso_rate)
 
 
+def effective_mss(peer_mss: int, path_mss: int, maxseg: int | None, least: int, option_octets: int) -> int:
+    """Return Eff.snd.MSS (RFC 9293 3.7.1, RFC 6691): it is `least` at the least, options counted."""
+    mss = min(peer_mss, path_mss) if maxseg is None else min(peer_mss, path_mss, maxseg)
+    return max(mss, least) - option_octets
+
+
 class Sender:
     """The SND.* variables of RFC 9293 3.3.1. Invariant: `snd_una <= snd_nxt`."""
 
@@ -159,10 +165,7 @@ class Sender:
 
         It is `least` at the least, options counted (tcp_min_snd_mss).
         """
-        mss = min(self.peer_mss, self.path_mss)
-        if maxseg is not None:
-            mss = min(mss, maxseg)
-        self.mss = max(mss, least) - option_octets
+        self.mss = effective_mss(self.peer_mss, self.path_mss, maxseg, least, option_octets)
         self._bound_mss()
 
     def _bound_mss(self) -> None:
