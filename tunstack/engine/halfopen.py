@@ -189,8 +189,7 @@ class HalfOpen:
             and seg.seq == (self.irs + 1) & MASK
             and seg.ack == (self.iss + 1) & MASK
             and (
-                not agreed.ts_ok
-                or (seg.ts_ecr == self.ts_last and seg.ts_val is not None and (seg.ts_val - self.ts_recent) & MASK < HALF)
+                not agreed.ts_ok or (seg.ts_ecr == self.ts_last and seg.ts_val is not None and (seg.ts_val - self.ts_recent) & MASK < HALF)
             )
             and not self.listener.options.defer_accept
         )

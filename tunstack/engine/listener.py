@@ -253,7 +253,8 @@ class Listener:
     ) -> None:
         """Have a handshake's third segment complete a connection that was just made.
 
-        `ts_recent` is its TS.Recent, `window` is what our SYN-ACK advertised, `sent_at` when it left, 0 if that is no sample of the round-trip time; `tos` the SYN's.
+        `ts_recent` is TS.Recent of the SYN, `tos` its own; `window` is what our SYN-ACK advertised, `sent_at` when that left, 0 if it is
+        no sample of the round-trip time.
         """
         stack = self.stack
         open_passive(conn, agreed, irs, ts_recent, window, now)
