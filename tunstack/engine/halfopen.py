@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import deferaccept, ecn, paws, syncookie
+from tunstack.engine import accepting, deferaccept, ecn, paws, syncookie
 from tunstack.engine.fastopencookie import attach
 from tunstack.engine.handshake import make_syn
 from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
-from tunstack.seq import HALF, MASK, seq_ge, seq_le
-from tunstack.wire.segment import ACK, ECE, FIN, PSH, RST, SYN, Segment
+from tunstack.seq import MASK, seq_ge, seq_le
+from tunstack.wire.segment import ACK, ECE, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
@@ -131,9 +131,7 @@ class HalfOpen:
     def on_segment(self, seg: Segment, now: int) -> None:
         """RFC 9293 3.10.7.4 for SYN_RECEIVED, in Linux's order."""
         stack = self.listener.stack
-        if stack.fast_path and self._is_expected(seg):
-            self.ts_recent = seg.ts_val or 0
-            self.listener.complete(self, seg, now)
+        if stack.fast_path and accepting.complete(self, seg, now):
             return
         agreed = self.agreed
         rcv_nxt = (self.irs + 1) & MASK
@@ -180,19 +178,6 @@ class HalfOpen:
             stack.counters.TCPDeferAcceptDrop += 1
             return
         self.listener.complete(self, seg, now)
-
-    def _is_expected(self, seg: Segment) -> bool:
-        """Whether a segment is the third of the handshake with nothing else about it: what `on_segment` hands on, and most often is."""
-        agreed = self.agreed
-        return (
-            seg.flags & ~PSH == ACK
-            and seg.seq == (self.irs + 1) & MASK
-            and seg.ack == (self.iss + 1) & MASK
-            and (
-                not agreed.ts_ok or (seg.ts_ecr == self.ts_last and seg.ts_val is not None and (seg.ts_val - self.ts_recent) & MASK < HALF)
-            )
-            and not self.listener.options.defer_accept
-        )
 
     def _end(self) -> None:
         """The peer gave up."""

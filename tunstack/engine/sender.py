@@ -166,15 +166,15 @@ class Sender:
         It is `least` at the least, options counted (tcp_min_snd_mss).
         """
         self.mss = effective_mss(self.peer_mss, self.path_mss, maxseg, least, option_octets)
-        self._bound_mss()
+        self.bound_mss()
 
-    def _bound_mss(self) -> None:
+    def bound_mss(self) -> None:
         """Segments are full at the MSS, or at half the peer's largest window where that is less (silly window, RFC 9293 3.8.6.2.1)."""
-        self.mss_now = self.mss
+        self.mss_now = mss = self.mss
         window = self.max_window
-        if 0 < window < 2 * self.mss:
+        if 0 < window < 2 * mss:
             half = window >> 1 if window > MSS_DEFAULT else window
-            self.mss_now = min(self.mss, max(half, 28))
+            self.mss_now = min(mss, max(half, 28))
 
     # What the peer's ACKs bring.
 
@@ -185,7 +185,7 @@ class Sender:
         self.snd_wl2 = ack
         if window > self.max_window:
             self.max_window = window
-            self._bound_mss()
+            self.bound_mss()
 
     def advance(self, ack: int, fin: bool) -> int:  # hot
         """Move snd_una to `ack` (snd_una < ack <= snd_nxt), `fin`: over our FIN. Return the octets of sequence space acknowledged."""
