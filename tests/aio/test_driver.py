@@ -17,7 +17,7 @@ from tunstack.aio import Endpoint
 from tunstack.aio.driver import GRAIN, LOOKS_TO_SKIP, loop_clock
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.loop import VirtualLoop
-from tunstack.wire import codec
+from tunstack.wire import codec, ipv4
 from tunstack.wire.flow import pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, SYN, Batch, Segment
 
@@ -373,6 +373,28 @@ def test_the_timer_is_set_anew_only_to_fire_earlier():
         before = loop.timers
         await asyncio.sleep(300)
         assert loop.timers - before < 10  # and it falls asleep when nothing is due
+        near.transport.close()
+        await far.until("lost")
+        server.close()
+
+    world.run(main())
+
+
+def test_a_timer_of_a_connection_does_not_put_fragments_off_for_good():
+    """M-08: an incomplete datagram is given up after ipfrag_time, whatever became due before."""
+    world = Ours("virtual", LOOPS["virtual"])
+
+    async def main():
+        near, far, server = await connected(world)
+        far.transport.get_extra_info("connection").set_option("quickack", 0, world.server.now())
+        us, host = (bytes([10, 77, 0, last]) for last in (2, 1))
+        counters = world.server.stack.counters
+        world.client._driver.device.write(ipv4.build(host, us, ipv4.UDP, bytes(64), ident=7, more_fragments=True))
+        near.transport.write(b"x")  # its ACK is delayed: a deadline before that of the fragment, and the last one of the connection
+        await asyncio.sleep(20)
+        assert (counters.DelayedACKs, counters.IpReasmReqds, counters.IpReasmTimeout) == (1, 1, 0)
+        await asyncio.sleep(20)
+        assert counters.IpReasmTimeout == 1
         near.transport.close()
         await far.until("lost")
         server.close()

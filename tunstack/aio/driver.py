@@ -223,6 +223,7 @@ class Driver:
             self.stack.receive(batch, now)
             if self.is_running:
                 self._flush(now)
+                self._arm(now)  # fragments have a deadline of their own
         finally:
             self._in_turn = False
         return self.is_running
@@ -343,6 +344,7 @@ class Driver:
                     self._timer_at = self._armed_for = now
                     self._timer = self.loop.call_soon(self._on_timer)
                 self._flush(now)
+                self._arm(now)  # fragments have a deadline that a flush does not look at
             finally:
                 self._in_turn = False
         else:
