@@ -15,6 +15,7 @@ from aio.worlds import LOOPS, Ours, assert_nothing_left, settle
 
 from tunstack.aio import Endpoint
 from tunstack.aio.driver import GRAIN, LOOKS_TO_SKIP, loop_clock
+from tunstack.device import memory
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.loop import VirtualLoop
 from tunstack.wire import codec, ipv4
@@ -476,6 +477,48 @@ def test_what_arrived_is_read_before_a_late_timer_is_judged():
         server.close()
 
     world.run(main())
+
+
+def test_all_that_arrived_is_read_before_a_late_timer_is_judged(monkeypatch):
+    """Neither a look that is spared nor a reader that paused may hide the acknowledgement behind what is read first."""
+    monkeypatch.setattr(memory, "_BATCH", 1)
+    for answer in ("look", "pause"):
+        world = Ours("virtual", VirtualLoop)
+
+        class Asked(Recorder):
+            def data_received(self, data, answer=answer):
+                super().data_received(data)
+                if answer == "pause":
+                    self.transport.pause_reading()
+                else:
+                    self.transport.write(b"short")
+
+        async def main(world=world, asked=Asked):
+            loop = asyncio.get_running_loop()
+            near, far, server = await connected(world)
+            other, _ = await world.create_connection(asked, world.host, server.sockets[0].getsockname()[1])
+            await asyncio.sleep(1)
+            driver, device = world.client._driver, world.client.device
+            question = next(conn for conn in world.server.stack.connections if conn.flow_in == other.get_extra_info("connection").flow)
+            near.transport.write(b"x" * 1000)
+            question.send(b"ask", world.server.now())
+            while device.waiting < 2:
+                await asyncio.sleep(0)
+                if driver._read_handle is not None:
+                    driver._read_handle.cancel()
+                    driver._read_handle = None
+            driver._looks_to_skip = LOOKS_TO_SKIP
+            loop._now += 900_000  # held up
+            driver._on_timer()
+            counters = world.client.stack.counters
+            assert (counters.TCPTimeouts, counters.TcpRetransSegs) == (0, 0)
+            assert not near.transport.get_extra_info("connection").unacked
+            near.transport.close()
+            other.abort()
+            await far.until("lost")
+            server.close()
+
+        world.run(main())
 
 
 async def test_calls_within_a_turn_see_one_time(ours):

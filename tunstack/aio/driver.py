@@ -334,7 +334,10 @@ class Driver:
             try:
                 if now - deadline > LATE:
                     # We were held up. What lies in the device's queue is older than the timeout that it may prevent.
+                    self._looks_to_skip = 0
                     self._turn()
+                    while self.is_running and not self._goes_on:
+                        self._turn()  # a reader that paused ended it; none resumes before this callback ends
                     if not self.is_running:
                         return
                     now = self._now
