@@ -521,6 +521,16 @@ def test_all_that_arrived_is_read_before_a_late_timer_is_judged(monkeypatch):
         world.run(main())
 
 
+async def test_frames_that_are_no_ipv4_do_not_stop_the_reading(ours):
+    """A batch of nothing else is no sign that nothing is left, and a device without a descriptor says so only once."""
+    server = await ours.create_server(Recorder)
+    for _ in range(100):
+        ours.server.device.deliver(b"\x60" + bytes(47))  # IPv6
+    near, _ = await ours.create_connection(Recorder, ours.host, server.sockets[0].getsockname()[1])
+    near.close()
+    server.close()
+
+
 async def test_calls_within_a_turn_see_one_time(ours):
     seen = []
 

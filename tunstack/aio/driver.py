@@ -194,7 +194,7 @@ class Driver:
                 self._fail(error)
                 return
             segments = batch.segments
-            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors):
+            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors or batch.ignored):
                 if work and self._fd >= 0:
                     self._looks_to_skip = LOOKS_TO_SKIP
                 return
