@@ -194,7 +194,7 @@ class Driver:
                 self._fail(error)
                 return
             segments = batch.segments
-            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors):
+            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors or batch.ignored):
                 if work and self._fd >= 0:
                     self._looks_to_skip = LOOKS_TO_SKIP
                 return
@@ -223,6 +223,7 @@ class Driver:
             self.stack.receive(batch, now)
             if self.is_running:
                 self._flush(now)
+                self._arm(now)  # fragments have a deadline of their own
         finally:
             self._in_turn = False
         return self.is_running
@@ -333,7 +334,10 @@ class Driver:
             try:
                 if now - deadline > LATE:
                     # We were held up. What lies in the device's queue is older than the timeout that it may prevent.
+                    self._looks_to_skip = 0
                     self._turn()
+                    while self.is_running and not self._goes_on:
+                        self._turn()  # a reader that paused ended it; none resumes before this callback ends
                     if not self.is_running:
                         return
                     now = self._now
@@ -343,6 +347,7 @@ class Driver:
                     self._timer_at = self._armed_for = now
                     self._timer = self.loop.call_soon(self._on_timer)
                 self._flush(now)
+                self._arm(now)  # fragments have a deadline that a flush does not look at
             finally:
                 self._in_turn = False
         else:
