@@ -14,7 +14,7 @@ from aio.recorder import Recorder, connected
 from aio.worlds import LOOPS, Ours, assert_nothing_left, settle
 
 from tunstack.aio import Endpoint
-from tunstack.aio.driver import GRAIN, LOOKS_TO_SKIP, loop_clock
+from tunstack.aio.driver import GRAIN, LOOKS_TO_SKIP, WORK_A_TURN, loop_clock
 from tunstack.device import memory
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.loop import VirtualLoop
@@ -254,6 +254,20 @@ async def test_a_flood_does_not_starve_the_loop(ours):
     ours.server.close()
 
 
+async def test_a_driver_that_is_behind_says_so(ours):
+    """A turn that ends at its bound, not for want of frames; and no longer, once all is read."""
+    endpoint = ours.server
+    device = endpoint.device
+    for port in range(1, 2 * WORK_A_TURN):
+        device.deliver(codec.encode(make_syn(port))[0])
+    _, turns = count_turns(endpoint)
+    while not turns or turns[-1]:
+        await asyncio.sleep(0)
+    assert len(turns) > 1
+    assert turns[0]
+    endpoint.close()
+
+
 async def test_one_look_in_vain_saves_the_next_ones(sockets):
     """A peer that asks, is answered and asks again, from elsewhere: its next question is not there yet when we have answered."""
     near, far, server = await connected(sockets)
@@ -320,7 +334,7 @@ async def test_a_reader_that_is_full_ends_the_turn(ours):
 
 
 def count_turns(endpoint):
-    """Return lists that grow by one with each read of the endpoint's device, and with each turn of its driver."""
+    """Return lists that grow by one with each read of the endpoint's device, and with each turn of its driver (whether it is behind)."""
     device, driver = endpoint.device, endpoint._driver
     reads, turns = [], []
     read_batch, turn = device.read_batch, driver._turn
@@ -333,8 +347,8 @@ def count_turns(endpoint):
         __slots__ = ()
 
         def _turn(self):
-            turns.append(1)
             turn()
+            turns.append(endpoint.stack.memory.is_behind)
 
     device.read_batch = counted_read
     driver.__class__ = Counted

@@ -195,6 +195,7 @@ class Driver:
                 return
             segments = batch.segments
             if not (segments or batch.packets or batch.checksum_errors or batch.header_errors or batch.ignored):
+                stack.memory.is_behind = False
                 if work and self._fd >= 0:
                     self._looks_to_skip = LOOKS_TO_SKIP
                 return
@@ -209,6 +210,8 @@ class Driver:
                 self._looks_to_skip -= 1
                 return
             work += len(segments) + sent + BATCH_WORK
+        else:
+            stack.memory.is_behind = True
         if self._fd < 0 and self.is_running:
             self._read_soon()  # with a descriptor the loop comes back by itself
 

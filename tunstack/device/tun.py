@@ -49,8 +49,9 @@ VNET_HEADER_LENGTH = 10
 MAX_PAYLOAD = 256 * 1024
 
 # The kernel drops in silence what does not fit its queue, which looks to its TCP like congestion. Its senders are local and burst
-# up to a whole receive window while we are busy elsewhere: 5000 frames of 1500 octets hold one of tcp_rmem's largest (6 MiB).
-TXQUEUELEN = 5000
+# up to a whole receive window while we are busy elsewhere. This holds one of tcp_rmem's largest (6 MiB) in frames of 1500 octets, or the
+# windows of 4,000 connections in super-segments, as far as they grow when we are behind (receivewindow.BEHIND_MAX).
+TXQUEUELEN = 16_384
 
 # What a write raises when the frame is lost as on a wire: interface down, no memory for it.
 LOST = frozenset({errno.EIO, errno.ENOBUFS, errno.ENOMEM})
