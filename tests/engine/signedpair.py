@@ -62,6 +62,9 @@ class _FixedIsn(IsnGenerator):
     def isn(self, flow: bytes, now: int) -> int:
         return self._isn
 
+    def start(self, flow: bytes, now: int) -> tuple[int, int]:
+        return self._isn, self.ts_offset(flow)
+
 
 class Pair:
     """Host a, a client, and host b, which listens on PORT."""

@@ -9,7 +9,7 @@ from tunstack.engine import ackpolicy, receivewindow
 from tunstack.engine.ackpolicy import DELACK_MIN, QUICKACKS_MAX
 from tunstack.engine.counters import Counters
 from tunstack.engine.memory import Memory
-from tunstack.engine.receiver import Receiver
+from tunstack.engine.receiver import Receiver, ReceiveTerms
 from tunstack.engine.sysctl import Sysctl
 from tunstack.wire.segment import ACK, PSH, Segment
 
@@ -20,7 +20,7 @@ RTO = 200_000
 
 def receiver(window: int = 60_000) -> Receiver:
     counters = Counters()
-    return Receiver(0, window, 1 << 20, 1 << 20, window, 0, MSS, counters, Memory(Sysctl(), counters), 0)
+    return Receiver(0, ReceiveTerms(window, 1 << 20, 1 << 20, window, 0, MSS), counters, Memory(Sysctl(), counters), 0)
 
 
 def take(rx: Receiver, size: int, now: int) -> None:

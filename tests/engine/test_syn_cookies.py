@@ -113,7 +113,7 @@ def test_with_timestamps_window_scale_sack_and_ecn_are_kept(wscale: int | None, 
                 (info.timestamps, info.sack, info.snd_wscale, info.rcv_wscale, info.ecn),
                 (conn.tx.snd_wnd, conn.tx.mss, conn.tx.ect, conn.mtu, conn.state),
                 (conn.rx.irs, conn.rx.rcv_nxt, conn.rx.rcv_wnd, conn.rx.ts_recent, conn.rx.ecn_ok, conn.ts_offset),
-                (conn.agreed.mss, conn.agreed.sack_ok, conn.agreed.is_scaled, conn.agreed.ts_recent) if conn.agreed else None,
+                (conn.agreed.mss, conn.agreed.sack_ok, conn.agreed.is_scaled) if conn.agreed else None,
                 answer.window,
             )
         )

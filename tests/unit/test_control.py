@@ -77,8 +77,11 @@ class Bench:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.status: dict[str, object] = {"version": "x"}
-        context: Callable[[Peer], Context] = lambda peer: Context(endpoint, lambda: self.status, peer)  # noqa: E731
-        self.control = SimpleNamespace(clients=set(), context=context)
+
+        def call(name: str, method: Method, params: Params, peer: Peer) -> object:
+            return method.handler(Context(endpoint, lambda: self.status, peer), params)
+
+        self.control = SimpleNamespace(clients=set(), call=call)
 
     def connect(self, refusal: Failure | None = None) -> Wire:
         wire = Wire()

@@ -65,6 +65,9 @@ class NearIsn(IsnGenerator):
         self._ts_left = plan.ts_left
         self._random = rng
 
+    def start(self, flow: bytes, now: int) -> tuple[int, int]:
+        return self.isn(flow, now), self.ts_offset(flow)
+
     def isn(self, flow: bytes, now: int) -> int:
         if self._around is None:
             return super().isn(flow, now)

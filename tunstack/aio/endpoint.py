@@ -27,6 +27,7 @@ from tunstack.aio.streams import SegmentReader
 from tunstack.aio.tls import Tls
 from tunstack.aio.transport import StreamTransport
 from tunstack.device.base import Device
+from tunstack.device.handover import Handover
 from tunstack.engine import ANY_IPV4, CongestionControl, fastopenclient, format_address, pack_address
 from tunstack.engine.config import Random, StackConfig
 from tunstack.engine.connection import Connection
@@ -60,17 +61,19 @@ class Endpoint:
         random: Random | None = None,
         secret: bytes | None = None,
         keys: Iterable[Key] = (),
+        fast_path: bool = True,
     ) -> None:
         """Make an endpoint that answers to `addresses` (dotted or packed). `random` and `secret` are given where runs must repeat.
 
         `congestion` is what connections use: an algorithm's name, or a class of your own (else `sysctl.tcp_congestion_control`).
         `keys` sign the connections with the peers that they name, TCP-AO or MD5; see also `keys` below, and `SocketOptions.keys`.
+        Without `fast_path` every segment takes the full way; the results are the same.
         """
         several = [addresses] if isinstance(addresses, str) else list(addresses)
         packed = tuple(pack_address(address) if isinstance(address, str) else address for address in several)
         if not packed:
             raise ValueError("an endpoint needs at least one address")
-        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), congestion=congestion)
+        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), fast_path, congestion)
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
         for key in keys:
@@ -107,6 +110,10 @@ class Endpoint:
     def now(self) -> int:
         """Return the engine's time, us, for a call of the engine's own methods; within a turn of the loop it stands still."""
         return self._running().now()
+
+    def take_over(self, handover: Handover) -> bool:
+        """Handle what other workers have handed over (neighbours.py); tell whether there may be more."""
+        return self._driver is not None and self._driver.take_over(handover)
 
     # Its life.
 

@@ -50,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
         algorithm.prepare(configuration.congestion)
         print(config.to_toml(configuration), end="", flush=True)
         return 0
-    from tunstack.daemon.serve import serve  # the engine, aiohttp: not needed for help or a mistake
-
+    if configuration.workers > 1:  # the engine, aiohttp: not needed for help or a mistake
+        from tunstack.daemon.supervisor import supervise as serve
+    else:
+        from tunstack.daemon.serve import serve
     serve(configuration, load if given.config else None)
     return 0

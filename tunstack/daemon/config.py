@@ -57,6 +57,7 @@ class ServeConfig:
     congestion: Choice | None = None  # goes before the knob
     control: Path | str | None = None  # the control socket; NO_SOCKET: none, None: where they usually are
     metrics: tuple[str, int] | None = None  # where Prometheus finds them
+    workers: int = 1  # processes
 
 
 class Values:
@@ -209,7 +210,10 @@ def load(
         congestion=values.find(settings.CONGESTION),
         control=values.find(settings.CONTROL),
         metrics=values.find(settings.METRICS),
+        workers=values.get(settings.WORKERS),
     )
+    if config.workers > 1 and config.link is not None:
+        values.complain(settings.WORKERS, f"the link of {settings.LINK.flag} is one, and has room for one worker")
     if config.http_upload and config.http_root is None and "http" in config.ports:
         values.complain(settings.HTTP_UPLOAD, f"there is no directory to write to; give one with {settings.HTTP_ROOT.flag}")
     values.raise_complaints()
@@ -279,6 +283,7 @@ def to_toml(config: ServeConfig) -> str:
         settings.DRAIN_TIMEOUT.key: config.drain_timeout,
         settings.CONTROL.key: config.control.absolute() if isinstance(config.control, Path) else config.control,
         settings.METRICS.key: config.metrics,
+        settings.WORKERS.key: config.workers,
         settings.CONGESTION.key: None if config.congestion is None else config.congestion.below(Path.cwd()),
         settings.HTTP_ROOT.key: None if config.http_root is None else config.http_root.absolute(),
         settings.HTTP_UPLOAD.key: config.http_upload,

@@ -21,17 +21,17 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import cast
+from typing import Protocol, cast
 
 from tunstack.aio import Endpoint
 from tunstack.daemon import controlsocket
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.kinds import NO_SOCKET
-from tunstack.daemon.methods import METHODS, PROTOCOL, Context, Failure, Peer
+from tunstack.daemon.methods import METHODS, PROTOCOL, Context, Failure, Method, Params, Peer
 from tunstack.daemon.status import Status
 from tunstack.daemon.turns import TURN
 
@@ -44,6 +44,10 @@ RECORDS_A_TURN = 64
 ACCEPT_RETRY = 1.0  # s, when there are no descriptors left
 NAMESAKES_MAX = 32  # daemons of a user's whose interfaces, in namespaces of their own, have the same name
 ID_MAX = 64  # characters
+
+
+Piece = list[object] | Mapping[str, object]  # of an answer that comes from elsewhere: some records, or the result, which is the last
+Elsewhere = Callable[[str, Params, Peer], AsyncIterator[Piece]]  # of a method's name
 
 
 class Control:
@@ -63,6 +67,7 @@ class Control:
         self._allowed = frozenset({0, self.path.stat().st_uid})
         self._endpoint = endpoint
         self._status = status or dict
+        self._elsewhere: Elsewhere | None = None
         self._accepting: asyncio.Task[None] | None = None
         self.clients: set[Client] = set()
 
@@ -72,6 +77,11 @@ class Control:
         self._status = status or self._status
         if self._endpoint is None:
             raise ValueError("which endpoint?")
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="control socket")
+
+    async def start_for(self, elsewhere: Elsewhere) -> None:
+        """Begin to answer with what others say: `elsewhere` is called for every request."""
+        self._elsewhere = elsewhere
         self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="control socket")
 
     def close(self) -> None:
@@ -119,10 +129,12 @@ class Control:
             return Failure("busy", f"there are {CLIENTS_MAX} clients already")
         return None
 
-    def context(self, peer: Peer) -> Context:
-        """Return what a handler works with."""
+    def call(self, name: str, method: Method, params: Params, peer: Peer) -> object:
+        """Carry a method out; return its answer, or what gives it (methods.py)."""
+        if self._elsewhere is not None:
+            return self._elsewhere(name, params, peer)
         assert self._endpoint is not None
-        return Context(self._endpoint, self._status, peer)
+        return method.handler(Context(self._endpoint, self._status, peer), params)
 
 
 def for_interface(path: Path | str | None, name: str) -> Control | None:
@@ -157,19 +169,31 @@ def credentials(connection: socket.socket) -> Peer:
     return Peer(pid, uid)
 
 
+class Host(Protocol):
+    """Whose clients they are."""
+
+    clients: set[Client]
+
+    def call(self, name: str, method: Method, params: Params, peer: Peer) -> object:
+        """Return a result; an iterator of records; or an AsyncIterator of `Piece`."""
+
+
 class Client(asyncio.Protocol):
     """One client. A request is answered to its end before the next is looked at."""
 
-    def __init__(self, control: Control, peer: Peer, refusal: Failure | None = None) -> None:
+    def __init__(self, control: Host, peer: Peer, refusal: Failure | None = None) -> None:
         self._control = control
         self._peer = peer
         self._refusal = refusal
         self._buffer = bytearray()  # what is not answered yet
         self._records: Iterator[object] | None = None  # left to send of the answer under way
+        self._relay: asyncio.Task[None] | None = None  # sends the answer under way, which comes from elsewhere
         self._id: object = None  # of the request that it answers
         self._sent = 0  # records of it
         self._is_ended = False  # the client will send no more
         self._may_write = True
+        self._writable = asyncio.Event()  # the same, to wait for
+        self._writable.set()
         self._turn: asyncio.Handle | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -191,7 +215,9 @@ class Client(asyncio.Protocol):
         for handle in (self._turn, self._idle):
             if handle is not None:
                 handle.cancel()
-        self._turn = self._idle = self._records = None
+        if self._relay is not None:
+            self._relay.cancel()
+        self._turn = self._idle = self._records = self._relay = None
 
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing():
@@ -209,9 +235,11 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._may_write = False
+        self._writable.clear()
 
     def resume_writing(self) -> None:
         self._may_write = True
+        self._writable.set()
         self._touch()
         self._go_on()
 
@@ -235,6 +263,8 @@ class Client(asyncio.Protocol):
     def _work(self) -> None:
         """Send a piece of the answer under way, or take up the next request."""
         self._turn = None
+        if self._relay is not None:
+            return  # it goes on when that is done
         if self._records is not None:
             self._send_part()
         else:
@@ -277,8 +307,10 @@ class Client(asyncio.Protocol):
         if name not in METHODS:
             raise Failure("method", f"there is no method {name[:40]!r}; the method 'methods' lists them")
         method = METHODS[name]
-        answer = method.handler(self._control.context(self._peer), method.check(request.get("params", {})))
-        if isinstance(answer, Iterator):
+        answer = self._control.call(name, method, method.check(request.get("params", {})), self._peer)
+        if isinstance(answer, AsyncIterator):
+            self._relay = self._loop.create_task(self._send_pieces(answer))
+        elif isinstance(answer, Iterator):
             self._records = answer
             self._sent = 0
         else:
@@ -310,6 +342,25 @@ class Client(asyncio.Protocol):
         except Exception as error:
             self._records = None
             self._fail(self._id, self._explain(error))
+
+    async def _send_pieces(self, pieces: AsyncIterator[Piece]) -> None:
+        """Send an answer as it comes, no faster than the client reads."""
+        result: Mapping[str, object] | None = None
+        sent = 0
+        try:
+            async for piece in pieces:
+                if isinstance(piece, list):
+                    self._send({"version": PROTOCOL, "id": self._id, "part": piece})
+                    sent += len(piece)
+                    self._touch()
+                else:
+                    result = piece
+                await self._writable.wait()
+            self._send({"version": PROTOCOL, "id": self._id, "result": {"records": sent} if result is None else result})
+        except Exception as error:
+            self._fail(self._id, self._explain(error))
+        self._relay = None
+        self._go_on()
 
     def _explain(self, error: Exception) -> Failure:
         if isinstance(error, Failure):

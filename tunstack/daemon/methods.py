@@ -21,6 +21,8 @@ from tunstack.daemon.status import Status, version
 from tunstack.engine import BACKEND
 from tunstack.engine.knob import Knob, to_text
 from tunstack.engine.sysctl import KNOBS, dotted, find
+from tunstack.inspect import reading
+from tunstack.inspect.census import Work, count
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,11 @@ def get_counters(context: Context, params: Params) -> Record:
     return context.endpoint.stack.counters.as_dict()
 
 
+def get_metrics(context: Context, params: Params) -> Work[Record]:
+    endpoint = context.endpoint
+    return reading.read(endpoint.stack, endpoint.labels, (yield from count(endpoint.stack))).to_json()
+
+
 def list_knobs(context: Context, params: Params) -> Iterator[Record]:
     for knob in KNOBS.values():
         yield _knob(context, knob)
@@ -149,6 +156,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "kill": Method(
             "close the sockets that a filter takes, as ss -K does; which (streamed)", socketmethods.kill_sockets, {"filter": dict}
         ),
+        "metrics": Method("what Prometheus is given: counters, sockets by state, queues of listeners", get_metrics),
         "methods": Method("what can be asked (streamed)", list_methods),
         "snmp": Method("Linux's tables of counters under nstat's names, gauges too", socketmethods.get_snmp),
         "sockets": Method(

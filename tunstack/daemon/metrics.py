@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.web_request import BaseRequest
@@ -17,8 +18,12 @@ from prometheus_client.exposition import choose_encoder
 from tunstack.aio import Endpoint
 from tunstack.daemon.errors import UserError
 from tunstack.daemon.turns import in_turns
+from tunstack.inspect import reading
 from tunstack.inspect.census import count
-from tunstack.inspect.prometheus import StackCollector
+from tunstack.inspect.prometheus import ReadingCollector
+from tunstack.inspect.reading import Reading
+
+Read = Callable[[], Awaitable[Reading]]
 
 PATH = "/metrics"
 BACKLOG = 16
@@ -36,6 +41,7 @@ class Metrics:
             raise UserError(f"metrics on {host}:{port}: {reason}") from error
         self._socket.setblocking(False)
         self._registry = CollectorRegistry()
+        self._collector = ReadingCollector()
         self._server: asyncio.AbstractServer | None = None
         self._http: web.Server | None = None
 
@@ -45,10 +51,9 @@ class Metrics:
         host, port = self._socket.getsockname()
         return str(host), int(port)
 
-    async def start(self, endpoint: Endpoint) -> None:
-        """Begin to answer, for an endpoint."""
-        self._stack = endpoint.stack
-        self._collector = StackCollector(endpoint.stack, endpoint.labels)
+    async def start(self, read: Read) -> None:
+        """Begin to answer with what `read` gives."""
+        self._read = read
         self._registry.register(self._collector)
         self._http = web.Server(self._answer, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, sock=self._socket)
@@ -69,5 +74,14 @@ class Metrics:
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405, text="405 Method Not Allowed\n", headers={"Allow": "GET, HEAD"})
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
-        self._collector.census = await in_turns(count(self._stack))
+        self._collector.reading = await self._read()
         return web.Response(body=encoder(self._registry), headers={"Content-Type": content_type})
+
+
+def of_endpoint(endpoint: Endpoint) -> Read:
+    """Return what reads one endpoint."""
+
+    async def read() -> Reading:
+        return reading.read(endpoint.stack, endpoint.labels, await in_turns(count(endpoint.stack)))
+
+    return read

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import signal
 import struct
 import time
 from collections.abc import Collection
 from enum import IntEnum
 
+PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
@@ -50,6 +52,13 @@ def drop_privileges(user: str = "nobody", keep: Collection[Capability] = ()) -> 
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
     except OSError as error:
         raise PrivilegeError(f"privileges cannot be given up (to become user {user}): {error.strerror}") from error
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process, at once, when the one that started it ends; OSError. For a process that was just forked."""
+    _Libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _check_single_thread() -> None:

@@ -14,10 +14,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunstack.aio import Endpoint
+from tunstack.aio.neighbours import Inbox
 from tunstack.daemon import algorithm, sysctls
 from tunstack.daemon.collector import Collector
 from tunstack.daemon.config import ServeConfig
@@ -30,9 +30,11 @@ from tunstack.daemon.notify import notify
 from tunstack.daemon.services import Services
 from tunstack.daemon.status import by_name, resident_memory, version
 from tunstack.daemon.tree import Tree
+from tunstack.daemon.worker import HURRY, InterfaceGone, Seat
 from tunstack.device.tun import TunDevice
 from tunstack.engine import BACKEND, Listener, format_address
 from tunstack.engine.state import ESTABLISHED
+from tunstack.engine.syncookie import AGE_MAX, PERIOD
 from tunstack.inspect.census import Work, count, finish
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ FASTOPEN_QUEUE = 256  # connections by Fast Open that wait for their handshake's
 
 
 def serve(config: ServeConfig, reread: Callable[[], ServeConfig] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; UserError if that cannot be, OSError if the interface goes away meanwhile.
+    """Serve until SIGTERM or SIGINT, with one process; UserError if that cannot be, OSError if the interface goes away meanwhile.
 
     `reread` reads the configuration again, for SIGHUP.
     """
@@ -68,7 +70,10 @@ class Daemon:
         device: TunDevice,
         reread: Callable[[], ServeConfig] | None = None,
         congestion: algorithm.Prepared | None = None,
+        seat: Seat | None = None,
+        tree: Tree | None = None,
     ) -> None:
+        """`seat`: this is one worker of several; its supervisor has given root up already, and opened the `tree`."""
         self._config = config
         self._device = device
         self._reread = reread
@@ -76,7 +81,8 @@ class Daemon:
         self._link = None if config.link is None else ServeLink(device, config.link)
         self._started = time.monotonic()
         self._keys: ServeKeys | None = None
-        self._tree: Tree | None = None
+        self._seat = seat
+        self._tree = tree
         self._endpoint: Endpoint | None = None
         self._control: Control | None = None
         self._metrics: Metrics | None = None
@@ -86,10 +92,12 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until told to end."""
+        if self._seat is not None:
+            await self._serve(Services(self._config.ports, self._tree, self._config.http_upload, self.status))
+            return
         try:
             # With the rights that we still have: the modules may be where only root can read them.
-            if "http" in self._config.ports and self._config.http_root is not None:
-                self._tree = _open_tree(self._config.http_root)
+            self._tree = open_tree(self._config)
             services = Services(self._config.ports, self._tree, self._config.http_upload, self.status)
             self._control = for_interface(self._config.control, self._device.name)
             if self._config.metrics is not None:
@@ -97,8 +105,7 @@ class Daemon:
 
                 self._metrics = Metrics(*self._config.metrics)
             give_up_root(self._config.user)
-            if self._tree is not None:
-                _check_access(self._tree, self._config)
+            check_access(self._tree, self._config)
             await self._serve(services)
         finally:
             if self._control is not None:
@@ -110,13 +117,14 @@ class Daemon:
 
     async def _serve(self, services: Services) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+        self._handle_signals(loop)
         addresses = [str(address) for address in self._config.interface.addresses]
         if self._link is not None or self._reread is not None:  # who has no file has nothing to read again: SIGHUP ends it
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         device = self._device if self._link is None else self._link.device
-        endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl))
+        seat = self._seat
+        secret = None if seat is None else seat.secret
+        endpoint = self._endpoint = Endpoint(device, addresses, sysctl=sysctls.build(self._config.sysctl), secret=secret)
         if self._congestion is not None:
             try:
                 self._congestion.use(endpoint.stack)
@@ -126,6 +134,11 @@ class Daemon:
             endpoint.stack.on_algorithm_failure = self._on_algorithm_failure
         endpoint.labels = {port: name for name, port in self._config.ports.items()}
         endpoint.stack.on_flood = self._on_flood
+        inbox = None
+        if seat is not None:
+            for name, text in seat.changed.items():
+                endpoint.sysctl.set(name, text)
+            inbox = Inbox(endpoint, seat.handover)
         await endpoint.start()
         self._keys = ServeKeys(endpoint)
         self._keys.use(self._config.keys)
@@ -138,17 +151,37 @@ class Daemon:
             if self._control is not None:
                 await self._control.start(endpoint, self.status)
             if self._metrics is not None:
-                await self._metrics.start(endpoint)
-            sys.stdout.write(self.ready_line() + "\n")  # in one piece, for whoever reads it from a pipe
-            sys.stdout.flush()
-            notify("READY=1")
+                from tunstack.daemon.metrics import of_endpoint
+
+                await self._metrics.start(of_endpoint(endpoint))
+            if seat is None or inbox is None:
+                announce(self.ready_line())
+            else:
+                if seat.has_predecessor:
+                    expect_cookies(endpoint)
+                inbox.start()
+                await seat.door.start(endpoint, self.status)
+                seat.door.report({"ready": self.ready_line()})
             await self._until_told(endpoint)
-            notify("STOPPING=1")
+            if seat is None:
+                notify("STOPPING=1")
             await self._drain(endpoint, services)
         finally:
+            if seat is not None and inbox is not None:
+                seat.door.close()
+                inbox.close()
             collector.stop()
             endpoint.close()
             await endpoint.wait_closed()
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """SIGTERM ends us in peace; a second one hurries us, or, where we have a supervisor who hears it too, HURRY does."""
+        if self._seat is None:
+            loop.add_signal_handler(signal.SIGTERM, self._on_signal)
+            loop.add_signal_handler(signal.SIGINT, self._on_signal)
+        else:
+            loop.add_signal_handler(signal.SIGTERM, self._told.set)
+            loop.add_signal_handler(HURRY, self._hurried.set)
 
     def ready_line(self) -> str:
         """Say what is served, and where."""
@@ -157,7 +190,9 @@ class Daemon:
         offload = "on" if device.offload else "off"
         addresses = " ".join(str(address) for address in self._config.interface.addresses)
         link = "" if self._link is None else f", {self._link}"
-        return f"tunstack: serving on {addresses} via {device.name} (mtu {device.mtu}, offload {offload}, {BACKEND}{link}): {services}"
+        workers = "" if self._seat is None else f", {self._seat.count} workers"
+        details = f"mtu {device.mtu}, offload {offload}, {BACKEND}{link}{workers}"
+        return f"tunstack: serving on {addresses} via {device.name} ({details}): {services}"
 
     def status(self) -> Work[Mapping[str, object]]:
         """Work out what `/status` says."""
@@ -177,6 +212,7 @@ class Daemon:
                 "mtu": self._device.mtu,
                 "offload": self._device.offload,
             },
+            "worker": None if self._seat is None else {"number": self._seat.index + 1, "of": self._seat.count},  # whose numbers these are
             "link": None if self._link is None else self._link.status(),
             "services": self._config.ports,
             "connections": {"total": sum(states.values()), **states},
@@ -227,7 +263,7 @@ class Daemon:
         """Wait for the first signal; OSError if the interface goes away before."""
         await _first(self._told.wait, endpoint.wait_closed)
         if endpoint.error is not None:
-            raise OSError(f"interface {self._device.name} is gone: {endpoint.error.strerror}") from endpoint.error
+            raise InterfaceGone(f"interface {self._device.name} is gone: {endpoint.error.strerror}") from endpoint.error
 
     async def _drain(self, endpoint: Endpoint, services: Services) -> None:
         """Let what is open come to an end, within the drain timeout."""
@@ -241,6 +277,19 @@ class Daemon:
             await _first(lambda: endpoint.shutdown(left), self._hurried.wait)
 
 
+def announce(line: str) -> None:
+    """Tell who started us that we serve."""
+    sys.stdout.write(line + "\n")  # in one piece, for whoever reads it from a pipe
+    sys.stdout.flush()
+    notify("READY=1")
+
+
+def expect_cookies(endpoint: Endpoint) -> None:
+    """Have listeners look at the cookies that a worker has sent in whose place we are now: the secret is the same."""
+    for listener in endpoint.stack.listeners:
+        listener.group.cookies_until = endpoint.now() + AGE_MAX * PERIOD
+
+
 async def _first(*waits: Callable[[], Coroutine[object, object, object]], timeout: float | None = None) -> bool:
     """Wait until one of several coroutines is done, and cancel the others; False if none was in time."""
     tasks = [asyncio.create_task(wait()) for wait in waits]
@@ -252,15 +301,21 @@ async def _first(*waits: Callable[[], Coroutine[object, object, object]], timeou
     return bool(done)
 
 
-def _open_tree(path: Path) -> Tree:
+def open_tree(config: ServeConfig) -> Tree | None:
+    """Open the directory that HTTP serves, if it does; UserError."""
+    path = config.http_root
+    if path is None or "http" not in config.ports:
+        return None
     try:
         return Tree(path)
     except OSError as error:
         raise UserError(f"the HTTP root {path} cannot be opened: {error.strerror}") from error
 
 
-def _check_access(tree: Tree, config: ServeConfig) -> None:
+def check_access(tree: Tree | None, config: ServeConfig) -> None:
     """See whether the user that we have become may serve the files; UserError if not."""
+    if tree is None:
+        return
     try:
         tree.check_access(config.http_upload)
     except OSError as error:

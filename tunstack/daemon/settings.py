@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Key = tuple[str, ...]
 
+WORKERS_MAX = 64
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # The services, with the ports that their RFCs (or IANA) give them, in the order in which they are named to people.
@@ -101,6 +102,7 @@ CONTROL: Setting[Path | str] = Setting(
 METRICS: Setting[tuple[str, int]] = Setting(
     ("metrics",), HostPort(), None, "serve metrics for Prometheus on an address of the machine's (default HOST 127.0.0.1)"
 )
+WORKERS = Setting(("workers",), Integer(1, WORKERS_MAX), 1, "processes that share the work, each with a queue of the interface")
 DRAIN_TIMEOUT = Setting(("drain-timeout",), Seconds(3600), 5.0, "how long open connections may go on after SIGTERM or SIGINT")
 
 LINK: Setting[LinkSpec] = Setting(("link",), Link(), None, "trouble on the way to the network and back, such as delay=20ms,loss=1%")
@@ -119,7 +121,7 @@ HTTP_ROOT: Setting[Path] = Setting(("services", "http", "root"), FilePath(), Non
 HTTP_UPLOAD = Setting(("services", "http", "upload"), Switch(), False, "let HTTP clients write files below --http-root with PUT")
 
 INTERFACE_SETTINGS: Sequence[Setting[Any]] = (SERVE_TUN, SERVE_HOST_ADDRESS, SERVE_ADDRESS, MTU, OFFLOAD, LINK)
-PROCESS_SETTINGS: Sequence[Setting[Any]] = (USER, LOOP, LOG_LEVEL, DRAIN_TIMEOUT, CONTROL, METRICS, CONGESTION)
+PROCESS_SETTINGS: Sequence[Setting[Any]] = (WORKERS, USER, LOOP, LOG_LEVEL, DRAIN_TIMEOUT, CONTROL, METRICS, CONGESTION)
 SERVICE_SETTINGS: Sequence[Setting[Any]] = (
     *(setting for name in SERVICE_PORTS for setting in (SERVICE_ENABLED[name], SERVICE_PORT[name])),
     HTTP_ROOT,

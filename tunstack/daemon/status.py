@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from tunstack.engine.state import State
 from tunstack.inspect.census import Work
@@ -12,6 +13,7 @@ from tunstack.inspect.census import Work
 Status = Callable[[], Mapping[str, object] | Work[Mapping[str, object]]]  # at once, or in pieces
 
 
+@cache
 def version() -> str:
     """Return the version of the package that is installed."""
     try:

@@ -51,6 +51,10 @@ class Tree:
         """Close the directory."""
         os.close(self._root)
 
+    def fileno(self) -> int:
+        """Return the directory's descriptor."""
+        return self._root
+
     def check_access(self, write: bool) -> None:
         """Raise OSError if the process, as it is now, may not list the directory (or not make files in it)."""
         os.close(os.open(".", _DIRECTORY, dir_fd=self._root))

@@ -22,14 +22,23 @@ HYSTART_ALL = 2  # who slow-starts at all; 1, the default, leaves it to the algo
 
 def start(conn: Connection, now: int) -> None:
     """Choose the algorithm; the MSS is known now. One segment is the first window if the SYN was lost twice (RFC 6928 2)."""
+    tx = conn.tx
     sysctl = conn.stack.sysctl
-    initial = sysctl.tcp_initial_cwnd * conn.tx.mss
+    initial = sysctl.tcp_initial_cwnd * tx.mss
     name = conn.options.congestion or sysctl.tcp_congestion_control
-    cc = _make(conn, name, conn.tx.mss if conn.retransmits > 1 else initial)
+    cc = _make(conn, name, tx.mss if conn.retransmits > 1 else initial)
     cc.restart_window = initial
     if sysctl.tcp_initial_ssthresh:
-        cc.ssthresh = min(sysctl.tcp_initial_ssthresh * conn.tx.mss, INFINITE)
-    _take_charge(conn, cc, now)
+        cc.ssthresh = min(sysctl.tcp_initial_ssthresh * tx.mss, INFINITE)
+    tx.cc = cc
+    rtt = conn.rtt
+    if cc.rate_based:
+        tx.rate = DeliveryRate(now)
+    cc.on_start(rtt.srtt, rtt.min_rtt, now)
+    if conn.options.max_pacing_rate:
+        tx.limit_pacing_rate(conn.options.max_pacing_rate)
+    if tx.forget_burst():
+        tx.size_bursts(rtt.srtt, rtt.min_rtt, sysctl)
 
 
 def change(conn: Connection, name: str, now: int) -> None:

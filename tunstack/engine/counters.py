@@ -13,6 +13,7 @@ class Counters:
     IpInHdrErrors: int = 0
     IpInAddrErrors: int = 0
     IpInUnknownProtos: int = 0
+    IpInDiscards: int = 0
     IpInDelivers: int = 0
     IpOutRequests: int = 0
     IpOutDiscards: int = 0
@@ -164,6 +165,7 @@ class Counters:
     TCPAOGood: int = 0
     TCPAODroppedIcmps: int = 0
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
+    TCPHandedOver: int = 0  # ours: segments and ICMP errors that came to another worker's queue, and were handed to it
 
     IpExtInNoECTPkts: int = 0
     IpExtInECT1Pkts: int = 0

@@ -54,6 +54,10 @@ class Datagrams:
         if parsed is None:
             counters.IpInHdrErrors += 1
             return
+        neighbours = stack.neighbours
+        if neighbours is not None and not parsed.is_fragment and neighbours.is_handed_over(packet):
+            counters.IpInReceives -= 1  # its owner counts it
+            return
         ecn.count_mark(counters, parsed.tos, 1)
         if parsed.dst not in self._addresses:
             counters.IpInAddrErrors += 1
@@ -63,6 +67,8 @@ class Datagrams:
             if whole is None:
                 return
             packet = memoryview(whole)
+            if neighbours is not None and neighbours.is_handed_over(packet):
+                return
         counters.IpInDelivers += 1
         if parsed.protocol == ipv4.TCP:
             seg = codec.parse_datagram(packet)

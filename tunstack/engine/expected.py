@@ -1,5 +1,4 @@
-"""What is to be expected at both ends of a connection's life, each handled in one go: the handshake's third segment, the peer's FIN,
-and the last ACK.
+"""What is to be expected at the end of a connection's life, each handled in one go: the peer's FIN, and the last ACK.
 
 A subset of input.py's `arrives` (RFC 9293 3.10.7.4), as fastinput.py is of what comes in between: where anything about the
 segment is out of the ordinary, or amiss with the connection, nothing is changed and False is the answer. Times are int microseconds.
@@ -10,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import transitions
-from tunstack.engine.acks import acknowledged, sample_syn
+from tunstack.engine.acks import acknowledged
 from tunstack.engine.input import data_came
-from tunstack.engine.state import ESTABLISHED, LAST_ACK, SYN_RECEIVED
+from tunstack.engine.state import ESTABLISHED, LAST_ACK
 from tunstack.seq import HALF, MASK
 from tunstack.wire.segment import ACK, FIN, PSH, Segment
 
@@ -31,25 +30,8 @@ def arrives(conn: Connection, seg: Segment, now: int) -> bool:  # hot
     flags = seg.flags & ~PSH
     state = conn.state
     if flags == ACK:
-        if state is SYN_RECEIVED:
-            return _third_segment(conn, seg, is_timed, now)
         return state is LAST_ACK and _last_ack(conn, seg, now)
     return flags == ACK | FIN and state is ESTABLISHED and _fin(conn, seg, is_timed, now)
-
-
-def _third_segment(conn: Connection, seg: Segment, is_timed: bool, now: int) -> bool:
-    """The ACK of our SYN-ACK, which brings nothing else, to a connection that came by a listener."""
-    tx = conn.tx
-    if seg.ack != tx.snd_nxt or conn.listener is None or conn.fastopen is not None:
-        return False
-    if is_timed:
-        _take_timestamp(conn, seg, now)
-    sample_syn(conn, seg, now)
-    tx.syn_acked()
-    tx.update_window(seg.window << tx.wscale, seg.seq, seg.ack)
-    transitions.established(conn, now)
-    conn.stack.counters.TCPPureAcks += 1
-    return True
 
 
 def _fin(conn: Connection, seg: Segment, is_timed: bool, now: int) -> bool:

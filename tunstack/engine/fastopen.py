@@ -100,7 +100,7 @@ def _open(listener: Listener, syn: Segment, now: int, iss: int, option: bytes) -
     conn.syn_window = min(window, WINDOW_MAX)
     conn.syn_ts_val = conn.ts_val(now)
     conn.last_received_at = now
-    learn_peer(conn, agreed, syn.seq, window, now)
+    learn_peer(conn, agreed, syn.seq, syn.ts_val or 0, window, now)
     if sysctl.tcp_reflect_tos:
         conn.options = conn.options.having("tos", syn.tos & ~ecn.MASK)
     tx, rx = conn.tx, conn.rx

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import deferaccept, ecn, paws, syncookie
+from tunstack.engine import accepting, deferaccept, ecn, paws, syncookie
 from tunstack.engine.fastopencookie import attach
-from tunstack.engine.handshake import Agreed, make_syn
+from tunstack.engine.handshake import make_syn
 from tunstack.engine.receivewindow import WINDOW_MAX
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX
 from tunstack.engine.state import SYN_RECEIVED
 from tunstack.engine.timers import NEVER
-from tunstack.seq import HALF, MASK, seq_ge, seq_le
-from tunstack.wire.segment import ACK, ECE, FIN, PSH, RST, SYN, Segment
+from tunstack.seq import MASK, seq_ge, seq_le
+from tunstack.wire.segment import ACK, ECE, FIN, RST, SYN, Segment
 
 if TYPE_CHECKING:
     from tunstack.engine.icmp import PathError
     from tunstack.engine.listener import Listener
+    from tunstack.engine.terms import Terms
 
 
 class HalfOpen:
@@ -35,6 +36,7 @@ class HalfOpen:
         "irs",
         "is_acked",
         "iss",
+        "kind",
         "last_ack_at",
         "listener",
         "sent_at",
@@ -43,26 +45,24 @@ class HalfOpen:
         "ts_first",
         "ts_last",
         "ts_offset",
+        "ts_recent",
         "window",
     )
 
     state = SYN_RECEIVED
 
-    def __init__(self, listener: Listener, syn: Segment, flow: bytes, iss: int, now: int) -> None:
-        stack = listener.stack
-        terms = listener.terms(flow)
+    def __init__(self, listener: Listener, syn: Segment, flow: bytes, iss: int, ts_offset: int, now: int) -> None:
         self.listener = listener
         self.flow_in = syn.flow
         self.flow = flow
         self.irs = syn.seq
         self.iss = iss
-        self.agreed = agreed = Agreed(syn, stack.sysctl, terms.rcv_wscale)
-        agreed.ecn_ok = ecn.agrees_to_syn(syn, stack.sysctl)
-        if stack.signing is not None:
-            stack.signing.agree(syn.flow, agreed)
-        self.window = terms.window(agreed.option_octets)
-        self.ts_offset = stack.isn.ts_offset(flow)
-        self.ts_first = self.ts_last = self._ts_val(now)  # TSval of the first and the latest SYN-ACK
+        self.kind = kind = listener.terms(flow).kind(syn, listener.stack)  # what the SYN comes to
+        self.agreed = agreed = kind.agreed
+        self.ts_recent = (syn.ts_val or 0) if agreed.ts_ok else 0  # TS.Recent
+        self.window = kind.window
+        self.ts_offset = ts_offset
+        self.ts_first = self.ts_last = (now // 1000 + ts_offset) & MASK  # TSval of the first and the latest SYN-ACK
         self.tos = syn.tos & ~ecn.MASK  # of the SYN (tcp_reflect_tos)
         self.timeouts = 0  # for want of the third segment
         self.is_acked = False  # the third segment came, and was not taken
@@ -99,15 +99,14 @@ class HalfOpen:
         counters = self.listener.stack.counters
         counters.TcpRetransSegs += 1
         counters.TCPSynRetrans += 1
-        self.send_syn_ack(now)
+        self.ts_last = self._ts_val(now)
+        self.send_syn_ack(self.listener.terms(self.flow))
 
-    def send_syn_ack(self, now: int, cookie: bytes = b"") -> None:
+    def send_syn_ack(self, terms: Terms, cookie: bytes = b"") -> None:
         """Send the SYN-ACK, with the options that both sides know, and a Fast Open cookie if there is one to give."""
         agreed = self.agreed
         listener = self.listener
         stack = listener.stack
-        terms = listener.terms(self.flow)
-        self.ts_last = self._ts_val(now)
         syn_ack = make_syn(
             self.flow,
             self.iss,
@@ -118,7 +117,7 @@ class HalfOpen:
             agreed.rcv_wscale if agreed.is_scaled else None,
             agreed.sack_ok,
             self.ts_last if agreed.ts_ok else None,
-            agreed.ts_recent,
+            self.ts_recent,
             self.tos if stack.sysctl.tcp_reflect_tos else listener.options.tos,
             terms.user_timeout,
         )
@@ -132,15 +131,13 @@ class HalfOpen:
     def on_segment(self, seg: Segment, now: int) -> None:
         """RFC 9293 3.10.7.4 for SYN_RECEIVED, in Linux's order."""
         stack = self.listener.stack
-        if stack.fast_path and self._is_expected(seg):
-            self.agreed.ts_recent = seg.ts_val or 0
-            self.listener.complete(self, seg, now)
+        if stack.fast_path and accepting.complete(self, seg, now):
             return
         agreed = self.agreed
         rcv_nxt = (self.irs + 1) & MASK
         flags = seg.flags
         has_ts = agreed.ts_ok and seg.ts_val is not None
-        is_old = has_ts and not flags & RST and paws.is_old(seg.ts_val or 0, agreed.ts_recent, now, now)
+        is_old = has_ts and not flags & RST and paws.is_old(seg.ts_val or 0, self.ts_recent, now, now)
         if flags & SYN and seg.seq == self.irs and not flags & (ACK | RST) and not is_old:  # the SYN again: our SYN-ACK was lost
             if self._may_answer(now):
                 self._resend(now)
@@ -163,7 +160,7 @@ class HalfOpen:
                 self._acknowledge(seg, now)
             return
         if has_ts and seq_le(seg.seq, rcv_nxt):
-            agreed.ts_recent = seg.ts_val or 0
+            self.ts_recent = seg.ts_val or 0
         if flags & RST:
             if seg.seq == rcv_nxt:
                 self._end()
@@ -181,20 +178,6 @@ class HalfOpen:
             stack.counters.TCPDeferAcceptDrop += 1
             return
         self.listener.complete(self, seg, now)
-
-    def _is_expected(self, seg: Segment) -> bool:
-        """Whether a segment is the third of the handshake with nothing else about it: what `on_segment` hands on, and most often is."""
-        agreed = self.agreed
-        return (
-            seg.flags & ~PSH == ACK
-            and seg.seq == (self.irs + 1) & MASK
-            and seg.ack == (self.iss + 1) & MASK
-            and (
-                not agreed.ts_ok
-                or (seg.ts_ecr == self.ts_last and seg.ts_val is not None and (seg.ts_val - agreed.ts_recent) & MASK < HALF)
-            )
-            and not self.listener.options.defer_accept
-        )
 
     def _end(self) -> None:
         """The peer gave up."""
@@ -220,7 +203,7 @@ class HalfOpen:
             window = -(-self.window >> agreed.rcv_wscale)  # rounded up: rounding down would take the edge back
             self.window = window << agreed.rcv_wscale
             seq, ack = (self.iss + 1) & MASK, (self.irs + 1) & MASK
-            self.listener.stack.emit(Segment(self.flow, seq, ack, ACK, window, (), 0, ts_val, agreed.ts_recent, tos=seg.tos & ~ecn.MASK))
+            self.listener.stack.emit(Segment(self.flow, seq, ack, ACK, window, (), 0, ts_val, self.ts_recent, tos=seg.tos & ~ecn.MASK))
 
     def _may_answer(self, now: int) -> bool:
         """At most one answer each tcp_invalid_ratelimit."""

@@ -41,14 +41,12 @@ class Agreed:
         "signature_octets",
         "snd_wscale",
         "ts_ok",
-        "ts_recent",
         "user_timeout",
     )
 
     def __init__(self, syn: Segment, sysctl: Sysctl | Offer, rcv_wscale: int) -> None:
         self.mss = syn.mss if syn.mss else MSS_DEFAULT  # what the peer takes
         self.ts_ok = sysctl.tcp_timestamps and syn.ts_val is not None
-        self.ts_recent = (syn.ts_val or 0) if self.ts_ok else 0
         self.sack_ok = sysctl.tcp_sack and syn.sack_ok
         self.signature_octets = 0  # of options that sign every later segment (signature.py)
         self.ecn_ok = False  # ecn.py; set by who knows which side asked
@@ -72,7 +70,7 @@ class Agreements:
         self._known: dict[tuple[object, ...], Agreed] = {}
 
     def share(self, agreed: Agreed) -> Agreed:
-        """Return an object that agrees in all but `ts_recent`, which has done its work when a connection is open."""
+        """Return an object that agrees in all."""
         key = (
             agreed.mss,
             agreed.ts_ok,

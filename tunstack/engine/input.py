@@ -78,7 +78,7 @@ def arrives_in_syn_sent(conn: Connection, seg: Segment, now: int) -> None:
     offer = Offer(conn.ts_ok, conn.recovery.is_sack, conn.syn_wscale is not None)
     agreed = Agreed(seg, offer, conn.syn_wscale or 0)
     agreed.ecn_ok = conn.syn_ecn and ecn.is_agreed(seg)
-    learn_peer(conn, agreed, seg.seq, conn.syn_window, now)
+    learn_peer(conn, agreed, seg.seq, seg.ts_val or 0, conn.syn_window, now)
     conn.last_received_at = now
     if seg.flags & ACK:
         sample_syn(conn, seg, now)

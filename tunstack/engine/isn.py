@@ -23,11 +23,16 @@ class IsnGenerator:
 
     def isn(self, flow: bytes, now: int) -> int:
         """Return the initial sequence number for a connection whose segments have this flow."""
-        return (self._hash(flow, b"isn") + (now >> 2)) & MASK
+        return ((self._draw(flow) >> 32) + (now >> 2)) & MASK
+
+    def start(self, flow: bytes, now: int) -> tuple[int, int]:
+        """Return what a connection begins with: its initial sequence number, and the offset of its timestamp clock."""
+        drawn = self._draw(flow)
+        return ((drawn >> 32) + (now >> 2)) & MASK, drawn & MASK
 
     def ts_offset(self, flow: bytes) -> int:
         """Return the offset of the timestamp clock: the same for every connection of a four-tuple, so that PAWS and reuse hold."""
-        return self._hash(flow, b"ts")
+        return self._draw(flow) & MASK
 
     def derive(self, purpose: bytes, size: int) -> bytes:
         """Return a key of `size` octets for another purpose (8 octets at most): the same wherever the secret is."""
@@ -36,6 +41,9 @@ class IsnGenerator:
     def port_offset(self, ends: bytes) -> int:
         """Return where the search for a local port begins for a destination (RFC 6056 3.3.4): both addresses and the remote port."""
         return self._hash(ends, b"port")
+
+    def _draw(self, flow: bytes) -> int:
+        return int.from_bytes(blake2s(self._secret + b"connection" + flow).digest()[:8], "big")
 
     def _hash(self, flow: bytes, purpose: bytes) -> int:
         return int.from_bytes(blake2s(self._secret + purpose + flow).digest()[:4], "big")

@@ -185,17 +185,18 @@ class Listener:
             stack.counters.ListenDrops += 1
             return
         flow = reverse_flow(seg.flow)
+        start, ts_offset = stack.isn.start(flow, now)
         if iss is None:
-            iss = stack.isn.isn(flow, now)
+            iss = start
         cookie = fastopen.answer(self, seg, now, iss)
         if cookie is None:
             return  # it is a connection already
-        entry = HalfOpen(self, seg, flow, iss, now)
+        entry = HalfOpen(self, seg, flow, iss, ts_offset, now)
         self._half_open[seg.flow] = entry
         self.young += 1
         stack.flows[seg.flow] = entry
         stack.timers.arm(entry, entry.expires_at)
-        entry.send_syn_ack(now, cookie)
+        entry.send_syn_ack(entry.kind.terms, cookie)
 
     def _is_flooded(self, cookies: int) -> bool:
         """The SYN queue is full: tell it once, and whether a cookie may be the answer."""
@@ -245,15 +246,18 @@ class Listener:
             return  # the ACK is ignored; the SYN-ACK goes out again and draws another
         self.drop(entry)
         conn = self.make_connection(entry.flow, entry.flow_in, entry.iss, entry.ts_offset)
-        self.establish(conn, seg, entry.irs, entry.agreed, entry.window, entry.sent_at, entry.tos, now)
+        self.establish(conn, seg, entry.irs, entry.agreed, entry.ts_recent, entry.window, entry.sent_at, entry.tos, now)
 
-    def establish(self, conn: Connection, seg: Segment, irs: int, agreed: Agreed, window: int, sent_at: int, tos: int, now: int) -> None:
+    def establish(
+        self, conn: Connection, seg: Segment, irs: int, agreed: Agreed, ts_recent: int, window: int, sent_at: int, tos: int, now: int
+    ) -> None:
         """Have a handshake's third segment complete a connection that was just made.
 
-        `window` is what our SYN-ACK advertised, `sent_at` when it left, 0 if that is no sample of the round-trip time; `tos` the SYN's.
+        `ts_recent` is TS.Recent of the SYN, `tos` its own; `window` is what our SYN-ACK advertised, `sent_at` when that left, 0 if it is
+        no sample of the round-trip time.
         """
         stack = self.stack
-        open_passive(conn, agreed, irs, window, now)
+        open_passive(conn, agreed, irs, ts_recent, window, now)
         conn.syn_sent_at = sent_at
         if stack.sysctl.tcp_reflect_tos:
             conn.options = conn.options.having("tos", tos)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunstack.engine import ecn, fastopenclient, sendbuffer, usertimeout
-from tunstack.engine.handshake import Agreed, buffer_limits, first_window, local_mss, window_scale
+from tunstack.engine.handshake import Agreed, first_window, local_mss, window_scale
 from tunstack.engine.receiver import Receiver
 from tunstack.engine.retransmission import may_probe
 from tunstack.engine.state import SYN_RECEIVED, SYN_SENT
-from tunstack.engine.timers import NEVER
+from tunstack.engine.terms import receive_terms
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
@@ -34,31 +34,29 @@ def open_active(conn: Connection, now: int) -> None:
         conn.mark_dirty()
 
 
-def open_passive(conn: Connection, agreed: Agreed, irs: int, window: int, now: int) -> None:
+def open_passive(conn: Connection, agreed: Agreed, irs: int, ts_recent: int, window: int, now: int) -> None:
     """Begin in SYN_RECEIVED with our SYN-ACK sent: the listener saw a SYN and then its ACK."""
     conn.state = SYN_RECEIVED
     conn.segs_in = 1
     conn.tx.syn_sent()
-    learn_peer(conn, agreed, irs, window, now)
+    learn_peer(conn, agreed, irs, ts_recent, window, now)
 
 
-def learn_peer(conn: Connection, agreed: Agreed, irs: int, window: int, now: int) -> None:
-    """Take over what the peer's SYN said; `window` is what our own SYN advertised."""
+def learn_peer(conn: Connection, agreed: Agreed, irs: int, ts_recent: int, window: int, now: int) -> None:
+    """Take over what the peer's SYN said; `ts_recent` is its TSval, `window` what our own SYN advertised."""
     sysctl = conn.stack.sysctl
     options = conn.options
     if conn.stack.signing is not None:
         conn.stack.signing.agree(conn.flow_in, agreed)
     conn.agreed = agreed
     conn.opened_at = now
-    rcvbuf, largest = buffer_limits(options, sysctl)
     option_octets = agreed.option_octets
     tx = conn.tx
-    mss = local_mss(conn.mtu, options) - option_octets
-    clamp = options.window_clamp or NEVER
     stack = conn.stack
-    rx = conn.rx = Receiver(irs, window, rcvbuf, largest, clamp, agreed.rcv_wscale, mss, stack.counters, stack.memory, now)
+    terms = receive_terms(options, sysctl, local_mss(conn.mtu, options) - option_octets, window, agreed.rcv_wscale)
+    rx = conn.rx = Receiver(irs, terms, stack.counters, stack.memory, now)
     rx.ecn_ok = agreed.ecn_ok
-    rx.ts_recent = agreed.ts_recent
+    rx.ts_recent = ts_recent if agreed.ts_ok else 0
     rx.ts_recent_at = now
     tx.ect = ecn.ECT_0 if agreed.ecn_ok else ecn.NOT_ECT
     tx.wscale = agreed.snd_wscale

@@ -75,7 +75,10 @@ class Ports:
             other.local[0] == local and not (reuseaddr and other.options.reuseaddr) for other in sharers
         ):
             raise socket_error("EADDRINUSE")
-        owner = flows.get(pack_flow(remote, remote_port, local, port))
+        flow_in = pack_flow(remote, remote_port, local, port)
+        if not self._is_ours(flow_in):
+            raise socket_error("EADDRNOTAVAIL")
+        owner = flows.get(flow_in)
         if owner is not None and not may_take(owner, True, now):
             raise socket_error("EADDRNOTAVAIL" if reuseaddr else "EADDRINUSE")
         return port
@@ -106,8 +109,10 @@ class Ports:
         index = digest % COUNTERS
 
         def is_free(port: int) -> bool:
-            owner = flows.get(prefix + port.to_bytes(2, "big"))
-            return (owner is None or may_take(owner, False, now)) and port not in own and not self._is_listened(port)
+            flow_in = prefix + port.to_bytes(2, "big")
+            owner = flows.get(flow_in)
+            is_free = (owner is None or may_take(owner, False, now)) and port not in own and not self._is_listened(port)
+            return is_free and self._is_ours(flow_in)
 
         found = self._search((digest // COUNTERS + self._counters[index]) & ~1, is_free)
         if found is None:
@@ -136,6 +141,11 @@ class Ports:
                     if port not in reserved and is_free(port):
                         return port, step
         return None
+
+    def _is_ours(self, flow_in: bytes) -> bool:
+        """Whether the answers to a connection come to us, and not to another worker."""
+        neighbours = self._stack.neighbours
+        return neighbours is None or neighbours.is_ours(flow_in)
 
     def _is_listened(self, port: int) -> bool:
         return bool(self._stack.listeners.on(ANY_IPV4, port))

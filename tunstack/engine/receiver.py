@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from tunstack.engine import prune, receivewindow
 from tunstack.engine.counters import Counters
-from tunstack.engine.receivewindow import PIECE_COST
+from tunstack.engine.receivewindow import PIECE_COST, RATIO_DEFAULT, RATIO_ONE, SPACE_SEGMENTS, WINDOW_MAX, field_of
 from tunstack.engine.timers import NEVER
 from tunstack.seq import MASK, seq_ge, seq_gt, seq_lt, seq_max
 
@@ -41,6 +41,50 @@ class Piece:
 # What a receiver has while it holds nothing, as an idle one does: the same for all of them. Both stay empty.
 NO_QUEUE: Final[deque[bytes]] = deque(maxlen=0)
 NO_PIECES: Final[list[Piece]] = []
+
+
+class ReceiveTerms:
+    """What a receiver begins with that no peer decides: the same for all connections of a listener whose SYNs are alike."""
+
+    __slots__ = (
+        "advmss",
+        "clamp_max",
+        "field",
+        "full_space",
+        "is_tuned",
+        "mss",
+        "open_field",
+        "rcv_ssthresh",
+        "rcvbuf",
+        "rcvbuf_max",
+        "space",
+        "window",
+        "window_clamp",
+        "wscale",
+    )
+
+    def __init__(self, window: int, rcvbuf: int, rcvbuf_max: int, clamp: int, wscale: int, mss: int) -> None:
+        """`window` is what our SYN offered; `clamp` bounds all later ones, as does their field. `mss` is the peer's to us.
+
+        The window is clamped to the buffer, of which a segment is kept free (Linux's tcp_init_buffer_space).
+        """
+        self.window = window
+        self.wscale = wscale
+        self.advmss = mss
+        self.rcvbuf = rcvbuf
+        self.rcvbuf_max = rcvbuf_max
+        self.is_tuned = rcvbuf_max > rcvbuf
+        self.full_space = full = rcvbuf * RATIO_DEFAULT // RATIO_ONE
+        self.clamp_max = clamp
+        clamp = min(clamp, WINDOW_MAX << wscale, full)
+        if clamp > 2 * mss and clamp + mss > full:
+            clamp = max(2 * mss, full - mss)
+        self.window_clamp = clamp
+        self.rcv_ssthresh = min(window, clamp)
+        self.space = min(self.rcv_ssthresh, SPACE_SEGMENTS * mss)
+        self.field = window and 1
+        self.mss = max(min(mss, MSS_GUESS, window >> 1), MSS_MIN)
+        self.open_field = field_of(self.rcv_ssthresh, full, wscale, self.mss)
 
 
 class Receiver:
@@ -106,28 +150,15 @@ class Receiver:
         "wscale",
     )
 
-    def __init__(
-        self,
-        irs: int,
-        window: int,
-        rcvbuf: int,
-        rcvbuf_max: int,
-        clamp: int,
-        wscale: int,
-        mss: int,
-        counters: Counters,
-        memory: Memory,
-        now: int,
-    ) -> None:
-        """`window` is what our SYN offered; `clamp` bounds all later ones, as does their field. `mss` is the peer's to us."""
+    def __init__(self, irs: int, terms: ReceiveTerms, counters: Counters, memory: Memory, now: int) -> None:
         self.counters = counters
         self.memory = memory  # of the whole stack
         self.irs = irs  # initial receive sequence number
-        self.rcv_nxt = (irs + 1) & MASK  # next sequence number expected
-        self.rcv_adv = (self.rcv_nxt + window) & MASK  # right edge of the window that was advertised
-        self.rcv_wup = self.rcv_nxt  # rcv_nxt of the last ACK that left
-        self.wscale = wscale  # shift of the windows that we send
-        self.advmss = mss  # the largest segment that we told the peer to send
+        self.rcv_nxt = rcv_nxt = (irs + 1) & MASK  # next sequence number expected
+        self.rcv_adv = (rcv_nxt + terms.window) & MASK  # right edge of the window that was advertised
+        self.rcv_wup = rcv_nxt  # rcv_nxt of the last ACK that left
+        self.wscale = terms.wscale  # shift of the windows that we send
+        self.advmss = terms.advmss  # the largest segment that we told the peer to send
         # What is held.
         self.ready: tuple[memoryview, ...] = ()  # in-order data of the segment in hand, borrowed
         self.queue = NO_QUEUE  # in-order data that the application has not taken
@@ -139,30 +170,30 @@ class Receiver:
         self.eof = False  # the peer's FIN was reached
         self.urgent: Urgent | None = None  # the urgent octet ahead of the reader (urgent.py)
         self.received = 0  # octets of sequence space that came in order until ...
-        self.received_seq = self.rcv_nxt  # ... here (count_received)
+        self.received_seq = rcv_nxt  # ... here (count_received)
         self.ts_recent = 0  # TS.Recent
         self.ts_recent_at = 0  # when it was taken
         # receivewindow.py
-        self.rcvbuf = rcvbuf  # memory that we are willing to hold, with its overhead; grows to ...
-        self.rcvbuf_max = rcvbuf_max
-        self.is_tuned = rcvbuf_max > rcvbuf  # it grows by itself
-        self.ratio = receivewindow.RATIO_DEFAULT  # share of it that is data
-        self.full_space = 0  # octets of data that it holds: rcvbuf by ratio
-        self.clamp_max = clamp  # TCP_WINDOW_CLAMP, NEVER: none
-        self.window_clamp = min(clamp, receivewindow.WINDOW_MAX << wscale)  # largest window that the buffer and that allow
-        self.rcv_ssthresh = window  # largest window for now: opens with what comes (slow start)
-        self.field = window and 1  # window field of the last segment; of the SYN only whether there was a window
+        self.rcvbuf = terms.rcvbuf  # memory that we are willing to hold, with its overhead; grows to ...
+        self.rcvbuf_max = terms.rcvbuf_max
+        self.is_tuned = terms.is_tuned  # it grows by itself
+        self.ratio = RATIO_DEFAULT  # share of it that is data
+        self.full_space = terms.full_space  # octets of data that it holds: rcvbuf by ratio
+        self.clamp_max = terms.clamp_max  # TCP_WINDOW_CLAMP, NEVER: none
+        self.window_clamp = terms.window_clamp  # largest window that the buffer and that allow
+        self.rcv_ssthresh = terms.rcv_ssthresh  # largest window for now: opens with what comes (slow start)
+        self.field = terms.field  # window field of the last segment; of the SYN only whether there was a window
         self.field_nxt = -1  # rcv_nxt of that segment, -1 where something changed since
-        self.open_field = 0  # what the field is while nothing is held, 0 if that must be computed
+        self.open_field = terms.open_field  # what the field is while nothing is held, 0 if that must be computed
         self.rcv_rtt = NEVER  # round-trip time as the receiver sees it, NEVER until there is a sample
-        self.rtt_seq = self.rcv_nxt  # when this has come, a window of data has been sent for ...
+        self.rtt_seq = rcv_nxt  # when this has come, a window of data has been sent for ...
         self.rtt_at = 0  # ... what was advertised then; 0: not begun
         self.rtt_ecr = 0  # timestamp echo of the last sample
-        self.space = 0  # octets that the application took in a round trip, the most so far
-        self.space_seq = self.rcv_nxt  # what it had taken when the round trip in progress began ...
+        self.space = terms.space  # octets that the application took in a round trip, the most so far
+        self.space_seq = rcv_nxt  # what it had taken when the round trip in progress began ...
         self.space_at = now  # ... which was then
         # ackpolicy.py
-        self.mss = max(min(mss, MSS_GUESS, window >> 1), MSS_MIN)  # size of the peer's full segments, as seen
+        self.mss = terms.mss  # size of the peer's full segments, as seen
         self.last_size = 0  # of the last segment, if that may have been a full one of a smaller MSS
         self.acks_due = 0  # ACKs that must leave at the next poll, one for each event that asks for its own
         self.delack_at = NEVER
@@ -177,8 +208,6 @@ class Receiver:
         self.ecn_ok = False  # both sides know ECN
         self.ece = 0  # the flag ECE from a CE mark on until the peer says CWR
         self.ecn_seen = False  # data came that was ECT or CE
-        receivewindow.set_ratio(self, self.ratio)
-        receivewindow.begin(self, window, now)
 
     @property
     def rcv_wnd(self) -> int:

@@ -42,19 +42,6 @@ def set_ratio(rx: Receiver, ratio: int) -> None:
     rx.full_space = rx.rcvbuf * ratio // RATIO_ONE
 
 
-def begin(rx: Receiver, window: int, now: int) -> None:
-    """The connection is there (Linux's tcp_init_buffer_space): clamp the window to the buffer, of which a segment is kept free."""
-    full = rx.full_space
-    clamp = min(rx.window_clamp, full)
-    if clamp > 2 * rx.advmss and clamp + rx.advmss > full:
-        clamp = max(2 * rx.advmss, full - rx.advmss)
-    rx.window_clamp = clamp
-    rx.rcv_ssthresh = min(window, clamp)
-    rx.space = min(rx.rcv_ssthresh, SPACE_SEGMENTS * rx.advmss)
-    rx.space_at = now
-    window_changed(rx)
-
-
 # What is advertised.
 
 
@@ -134,11 +121,14 @@ def advertise_anew(rx: Receiver) -> int:
 def window_changed(rx: Receiver) -> None:
     """What windows go by has changed: what was advertised last is not what would be now. Prepare the field for when nothing is held."""
     rx.field_nxt = -1
-    shift = rx.wscale
-    rx.open_field = 0
-    if shift and rx.rcv_ssthresh >= rx.mss:
-        window = min(rx.rcv_ssthresh, rx.full_space)
-        rx.open_field = min((window + (1 << shift) - 1) >> shift, WINDOW_MAX)
+    rx.open_field = field_of(rx.rcv_ssthresh, rx.full_space, rx.wscale, rx.mss)
+
+
+def field_of(rcv_ssthresh: int, full_space: int, shift: int, mss: int) -> int:
+    """Return the window field while nothing is held, 0 if that takes more than this to say."""
+    if not shift or rcv_ssthresh < mss:
+        return 0
+    return min((min(rcv_ssthresh, full_space) + (1 << shift) - 1) >> shift, WINDOW_MAX)
 
 
 # The window opens.

@@ -16,6 +16,7 @@ from tunstack.seq import MASK
 
 if TYPE_CHECKING:
     from tunstack.engine.connection import Connection
+    from tunstack.engine.sysctl import Sysctl
 
 RENEGING_MIN = 10_000  # how long at least a peer that took its SACKs back is waited for
 # Added to what follows the round trip, since clocks and schedulers have a grain. Linux adds two ticks and rounds up to the next:
@@ -91,4 +92,9 @@ def restart_timer(conn: Connection, now: int) -> None:
 
 def may_probe(conn: Connection) -> bool:
     """Whether tail loss probes are for this connection: its peer must send SACK (RFC 8985 7)."""
-    return conn.may_sack and conn.stack.sysctl.tcp_early_retrans in (3, 4)
+    return uses_probes(conn.may_sack, conn.stack.sysctl)
+
+
+def uses_probes(sack_ok: bool, sysctl: Sysctl) -> bool:
+    """The same of a peer that sends SACK, or does not."""
+    return sack_ok and sysctl.tcp_early_retrans in (3, 4)

@@ -24,6 +24,12 @@ BURST_MAX = 65536  # octets of a super-segment
 SLOW_RATE = 150_000  # octets a second below which packets of a paced connection leave one by one (Linux's bbr_min_tso_rate)
 
 
+def effective_mss(peer_mss: int, path_mss: int, maxseg: int | None, least: int, option_octets: int) -> int:
+    """Return Eff.snd.MSS (RFC 9293 3.7.1, RFC 6691): it is `least` at the least, options counted."""
+    mss = min(peer_mss, path_mss) if maxseg is None else min(peer_mss, path_mss, maxseg)
+    return max(mss, least) - option_octets
+
+
 class Sender:
     """The SND.* variables of RFC 9293 3.3.1. Invariant: `snd_una <= snd_nxt`."""
 
@@ -159,19 +165,16 @@ class Sender:
 
         It is `least` at the least, options counted (tcp_min_snd_mss).
         """
-        mss = min(self.peer_mss, self.path_mss)
-        if maxseg is not None:
-            mss = min(mss, maxseg)
-        self.mss = max(mss, least) - option_octets
-        self._bound_mss()
+        self.mss = effective_mss(self.peer_mss, self.path_mss, maxseg, least, option_octets)
+        self.bound_mss()
 
-    def _bound_mss(self) -> None:
+    def bound_mss(self) -> None:
         """Segments are full at the MSS, or at half the peer's largest window where that is less (silly window, RFC 9293 3.8.6.2.1)."""
-        self.mss_now = self.mss
+        self.mss_now = mss = self.mss
         window = self.max_window
-        if 0 < window < 2 * self.mss:
+        if 0 < window < 2 * mss:
             half = window >> 1 if window > MSS_DEFAULT else window
-            self.mss_now = min(self.mss, max(half, 28))
+            self.mss_now = min(mss, max(half, 28))
 
     # What the peer's ACKs bring.
 
@@ -182,7 +185,7 @@ class Sender:
         self.snd_wl2 = ack
         if window > self.max_window:
             self.max_window = window
-            self._bound_mss()
+            self.bound_mss()
 
     def advance(self, ack: int, fin: bool) -> int:  # hot
         """Move snd_una to `ack` (snd_una < ack <= snd_nxt), `fin`: over our FIN. Return the octets of sequence space acknowledged."""

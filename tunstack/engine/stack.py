@@ -27,6 +27,7 @@ from tunstack.engine.isn import IsnGenerator
 from tunstack.engine.listener import Listener
 from tunstack.engine.listeners import Listeners
 from tunstack.engine.memory import PAGE_SHIFT, Memory
+from tunstack.engine.neighbours import Neighbours
 from tunstack.engine.opening import open_active
 from tunstack.engine.options import SocketOptions, check_options
 from tunstack.engine.orphans import Orphans
@@ -85,6 +86,7 @@ class Stack:
         self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self.random = random
+        self.neighbours: Neighbours | None = None  # stacks of other processes on the same addresses
         self._max_payload = config.max_payload
         self._poll = fastoutput.poll if config.fast_path else output.poll_and_look
         self.is_drained = False  # the connection that was polled last, and gave a segment, has no other
@@ -143,6 +145,8 @@ class Stack:
     def receive(self, batch: Batch, now: int) -> None:  # hot
         """Handle a batch from the device. Sinks are called in here, at the end of each segment."""
         flows = self.flows
+        if self.neighbours is not None:
+            batch.segments = self.neighbours.keep_ours(batch.segments, flows)
         gate = self.signatures if batch.has_options else self.signing
         segments = batch.segments
         packets = marked = 0

@@ -164,7 +164,8 @@ def complete(listener: Listener, seg: Segment, now: int, entry: HalfOpen | None 
             entry.listener.drop(entry)
         conn = listener.make_connection(flow, seg.flow, iss, stack.isn.ts_offset(flow))
         window = _window(listener, agreed.option_octets)
-        listener.establish(conn, seg, irs, agreed, window, 0, seg.tos & ~ecn.MASK, now)  # when the SYN-ACK left we do not know
+        sent_at = 0  # we do not know
+        listener.establish(conn, seg, irs, agreed, seg.ts_val or 0, window, sent_at, seg.tos & ~ecn.MASK, now)
     return True
 
 

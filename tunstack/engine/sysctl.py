@@ -23,7 +23,10 @@ class Sysctl:
 
     version: int = field(default=0, init=False, repr=False, compare=False)  # grows with whatever changes
 
-    # The sockets' limits.
+    # The interface's and the sockets' limits.
+    busy_poll: int = knob(
+        0, "after a frame the loop looks for the next so long without sleeping: latency for CPU time", "us", folder="net.core."
+    )
     netdev_max_backlog: int = knob(
         16_384,
         "wait in the interface's queue at most, until we read them",

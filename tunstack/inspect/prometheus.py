@@ -7,7 +7,6 @@ tunstack_tcpext_timeouts_total), with Linux's own in their help. States are a ga
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tunstack.engine.state import State
-from tunstack.inspect import snmp, snmpvalues
+from tunstack.inspect import reading, snmp
 from tunstack.inspect.census import Census, count, finish
-from tunstack.wire.flow import format_address
+from tunstack.inspect.reading import Reading
 
 if TYPE_CHECKING:
     from tunstack.engine.stack import Stack
@@ -44,32 +43,38 @@ class StackCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric as it is now."""
-        census = self.census or finish(count(self._stack))
-        for table, counters in snmp.tables(snmpvalues.values(self._stack, census)).items():
-            for field, value in counters.items():
-                if table + field not in snmp.GAUGES:
-                    yield CounterMetricFamily(metric_name(table, field), f"Linux's {table}{field}", value=value)
-        yield self._states(census)
-        yield from self._queues()
+        return families(reading.read(self._stack, self._labels, self.census or finish(count(self._stack))))
 
-    def _states(self, census: Census) -> Metric:
-        states = Counter({state.name: 0 for state in State if state is not State.CLOSED})
-        for state, number in (*census.connections.items(), *census.others.items()):
-            states[state.name] += number
-        states["LISTEN"] = sum(1 for _ in self._stack.listeners)
-        family = GaugeMetricFamily("tunstack_tcp_sockets", "TCP sockets by state", labels=["state"])
-        for name, number in states.items():
-            family.add_metric([name.lower()], number)
-        return family
 
-    def _queues(self) -> Iterator[Metric]:
-        names = ["address", "port", "service"]
-        accept = GaugeMetricFamily("tunstack_tcp_accept_queue", "connections that wait to be accepted", labels=names)
-        limit = GaugeMetricFamily("tunstack_tcp_accept_queue_limit", "how many may wait", labels=names)
-        half_open = GaugeMetricFamily("tunstack_tcp_syn_queue", "half-open connections", labels=names)
-        for listener in self._stack.listeners:
-            labels = [format_address(listener.address), str(listener.port), self._labels.get(listener.port, "")]
-            accept.add_metric(labels, listener.acceptable)
-            limit.add_metric(labels, listener.backlog_limit)
-            half_open.add_metric(labels, listener.half_open)
-        yield from (accept, limit, half_open)
+class ReadingCollector(Collector):
+    """Gives what was read before, of one stack or of several."""
+
+    def __init__(self) -> None:
+        self.reading = Reading()
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric."""
+        return families(self.reading)
+
+
+def families(read: Reading) -> Iterator[Metric]:
+    """Give the metrics of a reading."""
+    for table, counters in snmp.tables(read.values).items():
+        for field, value in counters.items():
+            if table + field not in snmp.GAUGES:
+                yield CounterMetricFamily(metric_name(table, field), f"Linux's {table}{field}", value=value)
+    states = GaugeMetricFamily("tunstack_tcp_sockets", "TCP sockets by state", labels=["state"])
+    for state in State:
+        if state is not State.CLOSED:
+            states.add_metric([state.name.lower()], read.states.get(state.name, 0))
+    yield states
+    names = ["address", "port", "service"]
+    accept = GaugeMetricFamily("tunstack_tcp_accept_queue", "connections that wait to be accepted", labels=names)
+    limit = GaugeMetricFamily("tunstack_tcp_accept_queue_limit", "how many may wait", labels=names)
+    half_open = GaugeMetricFamily("tunstack_tcp_syn_queue", "half-open connections", labels=names)
+    for (address, port, service), queue in read.queues.items():
+        labels = [address, str(port), service]
+        accept.add_metric(labels, queue.acceptable)
+        limit.add_metric(labels, queue.limit)
+        half_open.add_metric(labels, queue.half_open)
+    yield from (accept, limit, half_open)

@@ -42,6 +42,9 @@ class FixedIsn:
     def ts_offset(self, flow: bytes) -> int:
         return self._ts_offset
 
+    def start(self, flow: bytes, now: int) -> tuple[int, int]:
+        return self._isn, self._ts_offset
+
     def derive(self, purpose: bytes, size: int) -> bytes:
         return purpose.ljust(size, b"\0")
 
