@@ -166,13 +166,10 @@ async def test_a_large_write_leaves_at_once_and_a_small_one_with_the_turn(ours):
 
 async def test_writes_that_the_window_takes_wait_for_nothing(ours):
     reader, writer, server = await _stream(ours)
-    for _ in range(8):  # until the windows are wide
-        writer.write(bytes(SEND_AT_ONCE))
-        await writer.drain()
-        await settle()
+    await _widen(writer)
     turns = []
     asyncio.get_running_loop().call_soon(turns.append, 1)
-    writer.write(bytes(SEND_AT_ONCE))
+    writer.write(bytes(2 * SEND_AT_ONCE))
     await writer.drain()
     assert not turns
     writer.close()
@@ -182,7 +179,7 @@ async def test_writes_that_the_window_takes_wait_for_nothing(ours):
 
 async def test_a_write_that_leaves_at_once_tells_nobody_from_inside(ours):
     """Another connection gets room in the flush of a large write; its protocol is told by the loop."""
-    near, far, server = await connected(ours)
+    near, _, server = await connected(ours)
     other = Recorder()
     await ours.create_connection(lambda: other, ours.host, server.sockets[0].getsockname()[1])
     await settle()
@@ -201,14 +198,23 @@ async def test_a_write_that_leaves_at_once_tells_nobody_from_inside(ours):
 
 async def test_a_large_write_of_who_is_paused_has_it_resumed(ours):
     near, far, server = await connected(ours)
-    near.transport.write(BIG)
-    assert near.events == ["made", "pause"]
+    await _widen(near.transport)
+    near.transport.set_write_buffer_limits(high=0)
+    near.transport.write(b"held")  # until the flush
+    assert near.events[-1] == "pause"
     near.transport.write(bytes(SEND_AT_ONCE))
-    await near.until("resume")
-    await far.received(len(BIG) + SEND_AT_ONCE)
+    assert near.events[-1] == "pause"
+    await near.until(lambda: near.events[-1] == "resume")
     near.transport.close()
     server.close()
     await far.until("lost")
+
+
+async def _widen(writer):
+    """Send until the windows take some hundred thousand octets at once."""
+    for _ in range(16):
+        writer.write(bytes(SEND_AT_ONCE))
+        await settle()
 
 
 async def _stream(world):

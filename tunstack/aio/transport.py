@@ -236,7 +236,7 @@ class StreamTransport(transports._FlowControlMixin):
             self._maybe_pause_protocol()
 
     def _send_at_once(self) -> None:
-        """Send what was written, as far as it goes, as a socket would: who waits for room then need not, and saves two turns of the loop."""
+        """Send what was written, as far as it goes, as a socket would: the writer need not wait for room, and for two turns of the loop."""
         conn = self._conn
         conn.was_writable = True  # nobody waits: we look ourselves
         self._driver.flush_now()
