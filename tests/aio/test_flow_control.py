@@ -165,7 +165,7 @@ async def test_a_large_write_leaves_at_once_and_a_small_one_with_the_turn(ours):
 
 
 async def test_writes_that_the_window_takes_wait_for_nothing(ours):
-    reader, writer, server = await _stream(ours)
+    _, writer, server = await _stream(ours)
     await _widen(writer)
     turns = []
     asyncio.get_running_loop().call_soon(turns.append, 1)

@@ -99,6 +99,7 @@ class Driver:
         """Begin to read the device."""
         self.is_running = True
         self.stack.on_dirty = self._on_dirty
+        self.stack.octets = getattr(self.device, "octets", None)
         self.stack.timer_grain = self._grain - 1
         self._fd = self.device.fileno()
         if self._fd >= 0:

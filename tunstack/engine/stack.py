@@ -84,6 +84,7 @@ class Stack:
         self.may_tell = True  # ... and may be called now
         self.on_dirty: Callable[[], None] | None = None  # output appeared
         self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
+        self.octets: Callable[[], tuple[int, int]] | None = None  # of IPv4 packets that the device took in and sent, ever (the driver's)
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self.random = random
         self.neighbours: Neighbours | None = None  # stacks of other processes on the same addresses
@@ -131,6 +132,12 @@ class Stack:
     def has_output(self) -> bool:
         """Whether `poll_transmit` may have something."""
         return bool(self._dirty or self._replies or self._datagrams.output)
+
+    def read_counters(self) -> dict[str, int]:
+        """Return all counters by name, with what the device alone counts."""
+        if self.octets is not None:
+            self.counters.IpExtInOctets, self.counters.IpExtOutOctets = self.octets()
+        return self.counters.as_dict()
 
     def next_deadline(self) -> int | None:
         """Return when `advance` must be called, None if nothing is due ever."""
