@@ -431,6 +431,24 @@ def test_a_timer_of_a_connection_does_not_put_fragments_off_for_good():
     world.run(main())
 
 
+async def test_a_deadline_that_an_idle_connection_is_given_sets_the_timer(virtual):
+    """M-42: SO_KEEPALIVE through the socket view, while nothing is to be sent and the timer is for much later, or for nothing."""
+    near, far, server = await connected(virtual)
+    await asyncio.sleep(60)
+    sock = near.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # two hours
+    await settle()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 70)
+    await asyncio.sleep(5)
+    counters = virtual.client.stack.counters
+    assert counters.TCPKeepAlive == 0
+    await asyncio.sleep(10)
+    assert counters.TCPKeepAlive == 1
+    far.transport.close()
+    await near.until("lost")
+    server.close()
+
+
 def test_clock_is_fine_for_real_loops_and_the_loops_own_for_others():
     for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
         loop = factory()
