@@ -35,7 +35,6 @@ except ModuleNotFoundError as missing:
 HERE = Path(__file__).resolve().parent
 README = HERE.parent.parent / "README.md"
 BEGIN, END = "<!-- where.py begins -->", "<!-- where.py ends -->"
-WARMUP = 0.3  # s
 STALL_TIMEOUT = 15.0  # s without a line from the client beyond its window
 CONNECTIONS_MAX = 28_000  # as in the benchmark
 LEAST = 100  # samples of a case that mean something
@@ -50,6 +49,8 @@ class Case:
     arguments: tuple[str, ...]  # of the client
     port: int
     unit: str
+    warmup: float = 0.3  # s
+    is_asked_for: bool = False  # not part of the table unless it is named
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ CASES = (
     Case("down", TUNSTACK, ("down",), SOURCE_PORT, "segment out"),
     Case("up, no offload", TUNSTACK_PLAIN, ("up",), SINK_PORT, "packet in"),
     Case("down, no offload", TUNSTACK_PLAIN, ("down",), SOURCE_PORT, "packet out"),
+    Case("1000 up", TUNSTACK, ("-n", "1000", "many-up"), SINK_PORT, "segment in", 1.0, True),
+    Case("1000 down", TUNSTACK, ("-n", "1000", "many-down"), SOURCE_PORT, "segment out", 1.0, True),
     Case("ping", TUNSTACK, ("ping",), ECHO_PORT, "round trip"),
     Case("connect", TUNSTACK, ("connect",), ECHO_PORT, "connection"),
     Case("connect x 32", TUNSTACK, ("-n", "32", "connect"), ECHO_PORT, "connection"),
@@ -105,10 +108,10 @@ def _measure(
 ) -> tuple[float, float]:
     """Run a case once; return the server's CPU time for each unit, us, and the octets of payload in one."""
     with endpoint.start(Setting(congestion)) as running:
-        arguments = [os.fspath(client), "-t", f"{seconds:g}", "-w", f"{WARMUP:g}", "-c", congestion, "-l", str(CONNECTIONS_MAX)]
+        arguments = [os.fspath(client), "-t", f"{seconds:g}", "-w", f"{case.warmup:g}", "-c", congestion, "-l", str(CONNECTIONS_MAX)]
         try:
             with Process([*arguments, *case.arguments, SERVER_ADDRESS, str(case.port)], running.client) as process:
-                process.expect("begin", WARMUP + STALL_TIMEOUT)
+                process.expect("begin", case.warmup + STALL_TIMEOUT)
                 cpu, (came, left) = running.server.cpu_time(), running.client.run(_frames)
                 process.expect("end", seconds + STALL_TIMEOUT)
                 cpu, (came_later, left_later) = running.server.cpu_time() - cpu, running.client.run(_frames)
@@ -116,7 +119,7 @@ def _measure(
         except ProcessError as error:
             complaint = running.server.complaint()
             raise ProcessError(f"{case.name}: {error}{complaint and '; server' + complaint}") from None
-        units = {"up": came_later - came, "down": left_later - left}.get(case.arguments[-1])
+        units = {"up": came_later - came, "down": left_later - left}.get(case.arguments[-1].removeprefix("many-"))
         if units is None:
             units = record.get("round_trips", record.get("connections"))
         finish(running.server)
@@ -215,7 +218,7 @@ def main() -> None:
     client = run.compile_client()
     results = {}
     for case in CASES:
-        if not options.case or case.name in options.case:
+        if case.name in options.case if options.case else not case.is_asked_for:
             results[case] = take_apart(case, client, congestion, options.seconds, options.runs)
     text = f"{table(results)}\n\n(pairs of runs of {options.seconds:g} s: {options.runs}; load before: {load})"
     print(text)
