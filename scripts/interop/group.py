@@ -16,7 +16,7 @@ from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import uvloop
@@ -42,7 +42,6 @@ REST_POLL = 0.05  # s
 TIME_WAIT, LISTEN = "06", "0A"  # states in /proc/net/tcp
 TCPI_OPTIONS, TCPI_WSCALES, TCP_INFO_LENGTH = 5, 6, 8  # offsets in struct tcp_info, <linux/tcp.h>
 TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE, TCPI_OPT_ECN = 1, 2, 4, 8
-HAS_ECN = "tcp_ecn" in {field.name for field in fields(Sysctl)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,14 @@ class Total:
     counts: dict[str, int]
 
 
+Report = Callable[[Outcome | Total], None]
+
+
 class Mismatch(Exception):
     """Another thing was negotiated than what was asked for."""
 
 
-def run(setting: Setting, cells: Iterable[Cell], limit: float, seed: int, report: Callable[[Outcome | Total], None]) -> None:
+def run(setting: Setting, cells: Iterable[Cell], limit: float, seed: int, fast_path: bool, report: Report) -> None:
     """Run the cells, all at once; never returns without a report of each."""
     with Namespace() as namespace:
         namespace.enter()
@@ -83,23 +85,21 @@ def run(setting: Setting, cells: Iterable[Cell], limit: float, seed: int, report
         link = None
         if setting.is_lossy:
             device = link = LinkDevice(device, *parse(LOSSY).directions(seed), RealClock())
-        uvloop.run(_run_cells(Endpoint(device, OURS, sysctl=our_sysctl(setting)), list(cells), limit, report))
+        uvloop.run(_run_cells(Endpoint(device, OURS, sysctl=our_sysctl(setting), fast_path=fast_path), list(cells), limit, report))
         if link is not None:
             counts = link.forward.counts()
             report(Total({name: count + link.backward.counts()[name] for name, count in counts.items()}))
 
 
 def our_sysctl(setting: Setting) -> Sysctl:
-    """Return our knobs for a setting; ECN where this version has it."""
+    """Return our knobs for a setting."""
     ours = setting.ours
-    sysctl = Sysctl(tcp_sack=ours.sack, tcp_timestamps=ours.timestamps, tcp_window_scaling=ours.window_scaling)
-    if HAS_ECN:
-        for name, value in {"tcp_ecn": ours.ecn, "tcp_ecn_fallback": False}.items():  # they may not be there
-            setattr(sysctl, name, value)
-    return sysctl
+    return Sysctl(
+        tcp_sack=ours.sack, tcp_timestamps=ours.timestamps, tcp_window_scaling=ours.window_scaling, tcp_ecn=ours.ecn, tcp_ecn_fallback=False
+    )
 
 
-async def _run_cells(endpoint: Endpoint, cells: list[Cell], limit: float, report: Callable[[Outcome | Total], None]) -> None:
+async def _run_cells(endpoint: Endpoint, cells: list[Cell], limit: float, report: Report) -> None:
     complaints: list[str] = []  # exceptions that reached nobody
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(_complaint(context)))
     async with endpoint:
@@ -126,8 +126,6 @@ class _Trial:
         self._load: Load = LOADS[cell.load]
         self._sizes: Sizes = sizes(cell.setting.link, int(cell.setting.mtu))
         self._expected = cell.setting.negotiated(cell.role)
-        if not HAS_ECN:
-            self._expected = replace(self._expected, ecn=False)
         self._shifts: set[tuple[int, int]] = set()  # window shifts, ours and Linux's, as either end has them
         self._stage = "to begin"  # what it waits for
         self._served: asyncio.Queue[BaseException | None] = asyncio.Queue()  # how each connection ended for the server

@@ -33,14 +33,14 @@ MARGIN = 20.0  # s beyond the limit of a cell that its process may take to start
 class Job:
     """A setting being run in a process of its own."""
 
-    def __init__(self, setting: Setting, cells: list[Cell], limit: float, seed: int) -> None:
+    def __init__(self, setting: Setting, cells: list[Cell], options: argparse.Namespace) -> None:
         self.setting = setting
         self.missing = list(cells)  # no report of them came yet
-        self.deadline = time.monotonic() + limit + MARGIN
+        self.deadline = time.monotonic() + options.limit + MARGIN
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         self.reports, theirs = multiprocessing.Pipe(duplex=False)
         context = multiprocessing.get_context("fork")  # the imports are done: a process takes milliseconds to begin
-        self._process = context.Process(target=_work, args=(self._errors, theirs, setting, cells, limit, seed), daemon=True)
+        self._process = context.Process(target=_work, args=(self._errors, theirs, setting, cells, options), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -58,11 +58,11 @@ class Job:
         return [Outcome(cell, 0.0, f"{how} (exit status {self._process.exitcode})", detail) for cell in self.missing]
 
 
-def _work(errors: IO[bytes], reports: Connection, setting: Setting, cells: list[Cell], limit: float, seed: int) -> None:
+def _work(errors: IO[bytes], reports: Connection, setting: Setting, cells: list[Cell], options: argparse.Namespace) -> None:
     """Be the process of a setting."""
     os.dup2(errors.fileno(), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    group.run(setting, cells, limit, seed, reports.send)
+    group.run(setting, cells, options.limit, options.seed + setting.number, options.fast_path, reports.send)
 
 
 class Run:
@@ -83,7 +83,7 @@ class Run:
         while waiting or jobs:
             while waiting and len(jobs) < self._options.jobs:
                 setting, cells = waiting.pop()
-                job = Job(setting, cells, self._options.limit, self._options.seed + setting.number)
+                job = Job(setting, cells, self._options)
                 jobs[job.reports] = job
             now = time.monotonic()
             ready = wait(jobs, max(min(job.deadline for job in jobs.values()) - now, 0))
@@ -131,6 +131,7 @@ def parse_arguments() -> argparse.Namespace:
     cpus = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=int, default=2 * cpus, metavar="N", help=f"settings at a time (default {2 * cpus})")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the lossy links (default 1)")
+    parser.add_argument("--no-fast-path", dest="fast_path", action="store_false", help="have every segment take the full way")
     parser.add_argument("--list", action="store_true", help="print the names of the cells, and run none")
     options = parser.parse_args()
     try:
@@ -175,11 +176,9 @@ def main() -> int:
         for line in failure.detail.splitlines():
             print(f"  | {line}")
     print()
-    print(table([setting for setting, _ in chosen], run.outcomes, group.HAS_ECN))
+    print(table([setting for setting, _ in chosen], run.outcomes))
     if run.link_counts:
         print("\nThe lossy links, frames: " + ", ".join(f"{count} {name}" for name, count in run.link_counts.items()))
-    if not group.HAS_ECN:
-        print("This version has no tcp_ecn: our end takes no part in ECN, whatever the set says.")
     passed = len(run.outcomes) - len(run.failures)
     print(f"\n{passed} of {len(run.outcomes)} cells passed in {time.monotonic() - begun:.0f} s")
     return 1 if run.failures else 0

@@ -18,7 +18,7 @@ LEGEND = (
 )
 
 
-def table(settings: Sequence[Setting], outcomes: Mapping[Cell, Outcome], has_ecn: bool) -> str:
+def table(settings: Sequence[Setting], outcomes: Mapping[Cell, Outcome]) -> str:
     """Return the table, its legend and its sums."""
     option_sets: dict[tuple[str, ...], list[Setting]] = {}
     for setting in settings:
@@ -30,8 +30,8 @@ def table(settings: Sequence[Setting], outcomes: Mapping[Cell, Outcome], has_ecn
     for members in option_sets.values():
         sides = members[0].off_sides
         words = [f"off: {sides[name]}" if name in sides else "on" for name in ("sack", "ts", "ws")]
-        negotiated = "".join(role[0] for role in FACTORS["role"] if has_ecn and members[0].negotiated(role).ecn)
-        ecn = f"{members[0].ours.ecn if has_ecn else '-'}/{members[0].linux.ecn} {'b' if negotiated == 'cs' else negotiated or '-'}"
+        negotiated = "".join(role[0] for role in FACTORS["role"] if members[0].negotiated(role).ecn)
+        ecn = f"{members[0].ours.ecn}/{members[0].linux.ecn} {'b' if negotiated == 'cs' else negotiated or '-'}"
         marks = [_marks(replace(members[0], link=link), role, outcomes) for link, role in columns]
         rows.append([*words, ecn, members[0].mtu, *marks])
     slowest = sorted(outcomes.values(), key=lambda outcome: -outcome.seconds)[:SLOWEST]

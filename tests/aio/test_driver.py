@@ -14,10 +14,11 @@ from aio.recorder import Recorder, connected
 from aio.worlds import LOOPS, Ours, assert_nothing_left, settle
 
 from tunstack.aio import Endpoint
-from tunstack.aio.driver import GRAIN, LOOKS_TO_SKIP, loop_clock
+from tunstack.aio.driver import GRAIN, LOOKS_TO_SKIP, WORK_A_TURN, loop_clock
+from tunstack.device import memory
 from tunstack.device.memory import memory_pipe
 from tunstack.sim.loop import VirtualLoop
-from tunstack.wire import codec
+from tunstack.wire import codec, ipv4
 from tunstack.wire.flow import pack_flow, reverse_flow
 from tunstack.wire.segment import ACK, SYN, Batch, Segment
 
@@ -127,15 +128,23 @@ def wrapped(request):
     yield OverDevices(request.param, [Wrapper(end) for end in memory_pipe()])
 
 
-async def echo(world):
+async def start_echo(world):
     async def answer(reader, writer):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
         writer.close()
 
-    server = await world.start_server(answer)
-    reader, writer = await world.open_connection(world.host, server.sockets[0].getsockname()[1])
+    return await world.start_server(answer)
+
+
+async def connect(world, server):
+    return await world.open_connection(world.host, server.sockets[0].getsockname()[1])
+
+
+async def echo(world):
+    server = await start_echo(world)
+    reader, writer = await connect(world, server)
 
     async def send():
         for at in range(0, len(BIG), 200_000):
@@ -158,6 +167,22 @@ async def test_descriptors_are_polled_for_reading_and_for_writing(sockets):
         await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     assert not loop.remove_writer(sockets.devices[0].fileno())
+
+
+@pytest.mark.parametrize("busy_poll", [0, 1 << 30])
+async def test_busy_polling_looks_without_being_told(sockets, busy_poll):
+    """net.core.busy_poll: the loop stays awake and reads, here where nobody tells it that there is something."""
+    reader, writer = await connect(sockets, await start_echo(sockets))
+    sockets.client.stack.sysctl.busy_poll = busy_poll
+    writer.write(b"once")
+    assert await reader.readexactly(4) == b"once"
+    asyncio.get_running_loop().remove_reader(sockets.devices[0].fileno())
+    writer.write(b"more")
+    came = asyncio.create_task(reader.readexactly(4))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert came.done() == bool(busy_poll)
+    came.cancel()
 
 
 async def test_descriptor_is_let_go_on_close(sockets):
@@ -229,6 +254,20 @@ async def test_a_flood_does_not_starve_the_loop(ours):
     ours.server.close()
 
 
+async def test_a_driver_that_is_behind_says_so(ours):
+    """A turn that ends at its bound, not for want of frames; and no longer, once all is read."""
+    endpoint = ours.server
+    device = endpoint.device
+    for port in range(1, 2 * WORK_A_TURN):
+        device.deliver(codec.encode(make_syn(port))[0])
+    _, turns = count_turns(endpoint)
+    while not turns or turns[-1]:
+        await asyncio.sleep(0)
+    assert len(turns) > 1
+    assert turns[0]
+    endpoint.close()
+
+
 async def test_one_look_in_vain_saves_the_next_ones(sockets):
     """A peer that asks, is answered and asks again, from elsewhere: its next question is not there yet when we have answered."""
     near, far, server = await connected(sockets)
@@ -295,7 +334,7 @@ async def test_a_reader_that_is_full_ends_the_turn(ours):
 
 
 def count_turns(endpoint):
-    """Return lists that grow by one with each read of the endpoint's device, and with each turn of its driver."""
+    """Return lists that grow by one with each read of the endpoint's device, and with each turn of its driver (whether it is behind)."""
     device, driver = endpoint.device, endpoint._driver
     reads, turns = [], []
     read_batch, turn = device.read_batch, driver._turn
@@ -308,8 +347,8 @@ def count_turns(endpoint):
         __slots__ = ()
 
         def _turn(self):
-            turns.append(1)
             turn()
+            turns.append(endpoint.stack.memory.is_behind)
 
     device.read_batch = counted_read
     driver.__class__ = Counted
@@ -349,6 +388,28 @@ def test_the_timer_is_set_anew_only_to_fire_earlier():
         before = loop.timers
         await asyncio.sleep(300)
         assert loop.timers - before < 10  # and it falls asleep when nothing is due
+        near.transport.close()
+        await far.until("lost")
+        server.close()
+
+    world.run(main())
+
+
+def test_a_timer_of_a_connection_does_not_put_fragments_off_for_good():
+    """M-08: an incomplete datagram is given up after ipfrag_time, whatever became due before."""
+    world = Ours("virtual", LOOPS["virtual"])
+
+    async def main():
+        near, far, server = await connected(world)
+        far.transport.get_extra_info("connection").set_option("quickack", 0, world.server.now())
+        us, host = (bytes([10, 77, 0, last]) for last in (2, 1))
+        counters = world.server.stack.counters
+        world.client._driver.device.write(ipv4.build(host, us, ipv4.UDP, bytes(64), ident=7, more_fragments=True))
+        near.transport.write(b"x")  # its ACK is delayed: a deadline before that of the fragment, and the last one of the connection
+        await asyncio.sleep(20)
+        assert (counters.DelayedACKs, counters.IpReasmReqds, counters.IpReasmTimeout) == (1, 1, 0)
+        await asyncio.sleep(20)
+        assert counters.IpReasmTimeout == 1
         near.transport.close()
         await far.until("lost")
         server.close()
@@ -430,6 +491,58 @@ def test_what_arrived_is_read_before_a_late_timer_is_judged():
         server.close()
 
     world.run(main())
+
+
+def test_all_that_arrived_is_read_before_a_late_timer_is_judged(monkeypatch):
+    """Neither a look that is spared nor a reader that paused may hide the acknowledgement behind what is read first."""
+    monkeypatch.setattr(memory, "_BATCH", 1)
+    for answer in ("look", "pause"):
+        world = Ours("virtual", VirtualLoop)
+
+        class Asked(Recorder):
+            def data_received(self, data, answer=answer):
+                super().data_received(data)
+                if answer == "pause":
+                    self.transport.pause_reading()
+                else:
+                    self.transport.write(b"short")
+
+        async def main(world=world, asked=Asked):
+            loop = asyncio.get_running_loop()
+            near, far, server = await connected(world)
+            other, _ = await world.create_connection(asked, world.host, server.sockets[0].getsockname()[1])
+            await asyncio.sleep(1)
+            driver, device = world.client._driver, world.client.device
+            question = next(conn for conn in world.server.stack.connections if conn.flow_in == other.get_extra_info("connection").flow)
+            near.transport.write(b"x" * 1000)
+            question.send(b"ask", world.server.now())
+            while device.waiting < 2:
+                await asyncio.sleep(0)
+                if driver._read_handle is not None:
+                    driver._read_handle.cancel()
+                    driver._read_handle = None
+            driver._looks_to_skip = LOOKS_TO_SKIP
+            loop._now += 900_000  # held up
+            driver._on_timer()
+            counters = world.client.stack.counters
+            assert (counters.TCPTimeouts, counters.TcpRetransSegs) == (0, 0)
+            assert not near.transport.get_extra_info("connection").unacked
+            near.transport.close()
+            other.abort()
+            await far.until("lost")
+            server.close()
+
+        world.run(main())
+
+
+async def test_frames_that_are_no_ipv4_do_not_stop_the_reading(ours):
+    """A batch of nothing else is no sign that nothing is left, and a device without a descriptor says so only once."""
+    server = await ours.create_server(Recorder)
+    for _ in range(100):
+        ours.server.device.deliver(b"\x60" + bytes(47))  # IPv6
+    near, _ = await ours.create_connection(Recorder, ours.host, server.sockets[0].getsockname()[1])
+    near.close()
+    server.close()
 
 
 async def test_calls_within_a_turn_see_one_time(ours):

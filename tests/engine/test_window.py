@@ -6,7 +6,8 @@ import pytest
 from engine.notation import Play
 from engine.openings import OPEN, opening
 
-from tunstack.engine.receivewindow import held
+from tunstack.engine import receivewindow
+from tunstack.engine.receivewindow import BEHIND_MAX, held
 from tunstack.engine.sysctl import Sysctl
 from tunstack.sim.script import Runner
 from tunstack.sim.script.packet import ACK, Packet
@@ -281,8 +282,8 @@ def test_a_fin_is_taken_at_a_closed_window(play: Play) -> None:
     )
 
 
-def test_the_receive_buffer_grows_with_a_fast_peer(play: Play) -> None:
-    """M-41: the window that is advertised grows beyond where it began."""
+def fast_peer(rounds: int) -> str:
+    """Return the script of a peer that sends 20 pairs of segments a round trip."""
     script = """
         0    listen 8080
         +0   < S 0:0(0) win 30000 <mss 1460,nop,wscale 7>
@@ -292,16 +293,35 @@ def test_the_receive_buffer_grows_with_a_fast_peer(play: Play) -> None:
         +0   resume
     """
     seq = 1
-    for _ in range(6):
-        for _ in range(20):
-            script += f"+.0005 < . {seq}:{seq + 2920}(2920) ack 1 win 30000 gso 1460\n"
-            seq += 2920
-            script += f"+0 > . 1:1(0) ack {seq}\n"
-    runner = play(script)
+    for _ in range(20 * rounds):
+        script += f"+.0005 < . {seq}:{seq + 2920}(2920) ack 1 win 30000 gso 1460\n"
+        seq += 2920
+        script += f"+0 > . 1:1(0) ack {seq}\n"
+    return script
+
+
+def test_the_receive_buffer_grows_with_a_fast_peer(play: Play) -> None:
+    """M-41: the window that is advertised grows beyond where it began."""
+    runner = play(fast_peer(6))
     socket = runner.sockets.current
     assert socket is not None
     assert socket.conn is not None
     assert socket.conn.info().rcv_wnd >= 2 * 65536
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_the_receive_buffer_stays_small_while_the_device_waits_for_us(is_behind: bool) -> None:
+    """M-41: the peer's data would only wait in the device's queue, and many connections' windows overflow it."""
+    runner = Runner(fast_peer(6), sysctl=Sysctl(tcp_rmem=(4096, 131072, 6291456)))
+    runner.stack.memory.is_behind = is_behind
+    runner.run()
+    (conn,) = runner.stack.connections
+    assert conn.rx is not None
+    receivewindow.grow_buffer(conn.rx, 1 << 20)
+    if is_behind:
+        assert conn.rx.rcvbuf == BEHIND_MAX
+    else:
+        assert conn.rx.rcvbuf > 1 << 20
 
 
 SHUT = OPEN + "+0 write 1000\n+0 > P. 1:1001(1000) ack 1\n+.01 < . 1:1(0) ack 1001 win 0\n+0 write 1000\n"

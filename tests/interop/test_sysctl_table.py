@@ -107,7 +107,7 @@ def test_names_are_the_kernels(namespace: Namespace) -> None:
     """M-62: what says that Linux has it is there, and what we say of the absent is not said of one that we have."""
     with namespace.entered():
         missing = [name for name, knob in KNOBS.items() if knob.linux and not path_of(knob).exists()]
-    not_in_namespaces = {"net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net.core.netdev_max_backlog"}
+    not_in_namespaces = {"net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net.core.netdev_max_backlog", "net.core.busy_poll"}
     assert set(missing) <= not_in_namespaces
     assert not KNOBS.keys() & ABSENT.keys()
 

@@ -276,7 +276,7 @@ class TestInTheWay:
         self, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         namespace.run("ip tuntap add dev tunstack0 mode tun")
-        monkeypatch.setattr(tun, "_survey", lambda netlink, plan: None)
+        monkeypatch.setattr(tun, "survey", lambda netlink, plan: None)
         assert refusal(namespace).errno == errno.EBUSY
 
     def test_a_host_address_in_use(self, namespace: Namespace) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from tunstack.device import tun
 from tunstack.device.errors import DeviceError
-from tunstack.device.tun import MTU_MAX, MTU_MIN, TunDevice
+from tunstack.device.tun import TunDevice
+from tunstack.device.tunplan import MTU_MAX, MTU_MIN
 
 
 def refusal(name: str = "tunstack0", host_address: str = "10.77.0.1/24", mtu: int = 1500) -> DeviceError:

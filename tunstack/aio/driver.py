@@ -91,8 +91,8 @@ class Driver:
         self._timer_at = NEVER  # when it fires
         self._armed_for = NEVER  # the deadline that it is for: nothing that is due later need be looked at
         self._flush_handle: asyncio.Handle | None = None
-        self._read_handle: asyncio.Handle | None = None  # devices without a descriptor only
-        self._retry_handle: asyncio.TimerHandle | None = None  # likewise
+        self._read_handle: asyncio.Handle | None = None  # devices without a descriptor, and busy_poll
+        self._retry_handle: asyncio.TimerHandle | None = None  # devices without a descriptor only
         self._blocked: Callable[[], bool] | None = None  # writes what the device would not take yet
 
     def start(self) -> None:
@@ -153,10 +153,13 @@ class Driver:
 
     def _read_soon(self) -> None:
         if self._read_handle is None:
-            self._read_handle = self.loop.call_soon(self._on_readable)
+            self._read_handle = self.loop.call_soon(self._on_read_soon)
+
+    def _on_read_soon(self) -> None:
+        self._read_handle = None
+        self._on_readable()
 
     def _on_readable(self) -> None:  # hot
-        self._read_handle = None
         self._in_turn = True
         try:
             self._turn()
@@ -165,6 +168,13 @@ class Driver:
             raise
         finally:
             self._in_turn = False
+        if self.stack.sysctl.busy_poll and self._fd >= 0:
+            self._poll_on()
+
+    def _poll_on(self) -> None:
+        """net.core.busy_poll: have the loop not sleep, and look again, until nothing has happened for so long."""
+        if self.is_running and self._clock() - self._now < self.stack.sysctl.busy_poll:
+            self._read_soon()
 
     def _turn(self) -> None:  # hot
         """Read some batches; what each causes is sent before the next, so that there is one ACK a batch.
@@ -184,7 +194,8 @@ class Driver:
                 self._fail(error)
                 return
             segments = batch.segments
-            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors):
+            if not (segments or batch.packets or batch.checksum_errors or batch.header_errors or batch.ignored):
+                stack.memory.is_behind = False
                 if work and self._fd >= 0:
                     self._looks_to_skip = LOOKS_TO_SKIP
                 return
@@ -199,6 +210,8 @@ class Driver:
                 self._looks_to_skip -= 1
                 return
             work += len(segments) + sent + BATCH_WORK
+        else:
+            stack.memory.is_behind = True
         if self._fd < 0 and self.is_running:
             self._read_soon()  # with a descriptor the loop comes back by itself
 
@@ -213,6 +226,7 @@ class Driver:
             self.stack.receive(batch, now)
             if self.is_running:
                 self._flush(now)
+                self._arm(now)  # fragments have a deadline of their own
         finally:
             self._in_turn = False
         return self.is_running
@@ -323,7 +337,10 @@ class Driver:
             try:
                 if now - deadline > LATE:
                     # We were held up. What lies in the device's queue is older than the timeout that it may prevent.
+                    self._looks_to_skip = 0
                     self._turn()
+                    while self.is_running and not self._goes_on:
+                        self._turn()  # a reader that paused ended it; none resumes before this callback ends
                     if not self.is_running:
                         return
                     now = self._now
@@ -333,6 +350,7 @@ class Driver:
                     self._timer_at = self._armed_for = now
                     self._timer = self.loop.call_soon(self._on_timer)
                 self._flush(now)
+                self._arm(now)  # fragments have a deadline that a flush does not look at
             finally:
                 self._in_turn = False
         else:

@@ -61,17 +61,19 @@ class Endpoint:
         random: Random | None = None,
         secret: bytes | None = None,
         keys: Iterable[Key] = (),
+        fast_path: bool = True,
     ) -> None:
         """Make an endpoint that answers to `addresses` (dotted or packed). `random` and `secret` are given where runs must repeat.
 
         `congestion` is what connections use: an algorithm's name, or a class of your own (else `sysctl.tcp_congestion_control`).
         `keys` sign the connections with the peers that they name, TCP-AO or MD5; see also `keys` below, and `SocketOptions.keys`.
+        Without `fast_path` every segment takes the full way; the results are the same.
         """
         several = [addresses] if isinstance(addresses, str) else list(addresses)
         packed = tuple(pack_address(address) if isinstance(address, str) else address for address in several)
         if not packed:
             raise ValueError("an endpoint needs at least one address")
-        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), congestion=congestion)
+        config = StackConfig(packed, device.mtu, device.max_payload, sysctl or Sysctl(), fast_path, congestion)
         self.device = device
         self.stack = Stack(config, random or _system_random(), secrets.token_bytes(16) if secret is None else secret)
         for key in keys:

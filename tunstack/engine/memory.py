@@ -25,7 +25,7 @@ class Memory:
     is taken.
     """
 
-    __slots__ = ("_counters", "_pressed_at", "_sysctl", "is_exhausted", "is_pressed", "pages")
+    __slots__ = ("_counters", "_pressed_at", "_sysctl", "is_behind", "is_exhausted", "is_pressed", "pages")
 
     def __init__(self, sysctl: Sysctl, counters: Counters) -> None:
         self._sysctl = sysctl
@@ -34,6 +34,7 @@ class Memory:
         self.pages = 0  # of all connections
         self.is_pressed = False  # from above tcp_mem[1] until at tcp_mem[0]
         self.is_exhausted = False  # above tcp_mem[2]
+        self.is_behind = False  # more comes than we take: it waits, outside of our sum, in the device's queue (the driver's to tell)
 
     def settle(self, conn: Connection, pages: int, now: int) -> None:
         """A connection holds so many pages now. Under pressure its window narrows."""

@@ -21,6 +21,7 @@ RATIO_ONE = 256  # a buffer without any overhead
 RATIO_DEFAULT = 128  # half of the buffer is overhead, until segments were seen
 PIECE_COST = 384  # octets of memory that a piece held costs beside its data, before `memory` adds a quarter
 GROW_MIN = 128  # octets of a segment for which the window opens
+BEHIND_MAX = 256 * 1024  # to which a buffer grows while what comes waits in the device's queue: all windows together must fit that
 PRESSED_SEGMENTS = 4  # segments of the window while memory is scarce
 SPACE_SEGMENTS = 10  # segments of the first round trip that the buffer is ready for
 
@@ -245,7 +246,11 @@ def tune(rx: Receiver, now: int, in_hand: int = 0) -> None:
 
 
 def grow_buffer(rx: Receiver, space: int) -> None:
-    """Make the buffer fit for `space` octets a round trip, twice over, and more while that grows: this comes a round trip late."""
+    """Make the buffer fit for `space` octets a round trip, twice over, and more while that grows: this comes a round trip late.
+
+    Deviates: where it is us that are behind, a round trip lasts as long as the device's queue is, and a wider window makes that longer
+    until it overflows. Linux's own senders have no such queue between them and its receivers.
+    """
     old = rx.space
     rx.space = space
     if not rx.is_tuned or rx.memory.is_pressed:
@@ -256,6 +261,8 @@ def grow_buffer(rx: Receiver, space: int) -> None:
     if rx.pieces:
         window += (rx.pieces[-1].end - rx.rcv_nxt) & MASK
     size = min(window * RATIO_ONE // rx.ratio, rx.rcvbuf_max)
+    if rx.memory.is_behind:
+        size = min(size, BEHIND_MAX)
     if size > rx.rcvbuf:
         rx.rcvbuf = size
         set_ratio(rx, rx.ratio)

@@ -23,15 +23,18 @@ class Sysctl:
 
     version: int = field(default=0, init=False, repr=False, compare=False)  # grows with whatever changes
 
-    # The sockets' limits.
+    # The interface's and the sockets' limits.
+    busy_poll: int = knob(
+        0, "after a frame the loop looks for the next so long without sleeping: latency for CPU time", "us", folder="net.core."
+    )
     netdev_max_backlog: int = knob(
-        5000,
+        16_384,
         "wait in the interface's queue at most, until we read them",
         "frames",
         low=1,
         folder="net.core.",
         effect="start",
-        deviates="1000 in Linux, which is less than one of tcp_rmem's largest windows",
+        deviates="1000 in Linux, which is less than one of tcp_rmem's largest windows, and than 1,000 connections send at once",
     )
     rmem_max: int = knob(4194304, "largest SO_RCVBUF, before it is doubled", "octets", low=2304, folder="net.core.")
     somaxconn: int = knob(4096, "longest accept queue that a backlog can ask for", "connections", folder="net.core.")
