@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import chrono, output, receivewindow, transitions
+from tunstack.engine import chrono, output, receivewindow
 from tunstack.engine.ackpolicy import DELACK_MAX, DELACK_MIN, ack_sent
 from tunstack.engine.acks import acknowledged
 from tunstack.engine.chrono import BUSY
@@ -18,7 +18,7 @@ from tunstack.engine.receivewindow import advertise
 from tunstack.engine.retransmission import set_timer
 from tunstack.engine.rtt import RTO_MIN
 from tunstack.engine.scoreboard import Flight
-from tunstack.engine.state import CLOSE_WAIT, ESTABLISHED, FIN_WAIT_1, LAST_ACK
+from tunstack.engine.state import CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT_1, LAST_ACK
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK
 from tunstack.wire.segment import ACK, FIN, PSH, Segment
@@ -38,7 +38,7 @@ def arrives(conn: Connection, seg: Segment, now: int) -> bool:  # hot
         return False
     flags = seg.flags & ~PSH
     if flags == ACK:
-        return conn.state is LAST_ACK and _last_ack(conn, seg, now)
+        return conn.state is LAST_ACK and _last_ack(conn, seg)
     return flags == ACK | FIN and conn.state is ESTABLISHED and _fin(conn, seg, is_timed, now)
 
 
@@ -117,13 +117,20 @@ def is_fin_next(conn: Connection) -> bool:
     return conn.is_dirty and conn.state is LAST_ACK and tx.snd_una == tx.snd_nxt and tx.queue.end == tx.nxt_position and tx.pacer is None
 
 
-def _last_ack(conn: Connection, seg: Segment, now: int) -> bool:
+def _last_ack(conn: Connection, seg: Segment) -> bool:
     """The ACK of our FIN, after the peer's: the connection is over, and what else the ACK may tell is of no use to anybody."""
     tx = conn.tx
-    if seg.ack != tx.snd_nxt or not tx.fin_sent:
+    if seg.ack != tx.snd_nxt or not tx.fin_sent or conn.fastopen is not None:
         return False
-    tx.advance(seg.ack, True)
-    transitions.finish(conn, None, now)
+    tx.una_position += (seg.ack - tx.snd_una - 1) & MASK
+    tx.snd_una = seg.ack
+    # `transitions.finish`
+    conn.state = CLOSED
+    conn.stack.forget(conn)
+    conn.clear_timers()
+    tx.queue.clear()
+    tx.board.flights.clear()
+    conn.is_ending = True
     return True
 
 
