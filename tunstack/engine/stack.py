@@ -388,6 +388,8 @@ class Stack:
             self.orphans.discard(conn)
         if conn.pages:
             self.memory.release(conn)
+        if self.memory.is_pressed:
+            conn.mark_dirty()  # somebody must judge whether it still is; nothing else may happen for long
         self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:
