@@ -99,6 +99,7 @@ class Driver:
         """Begin to read the device."""
         self.is_running = True
         self.stack.on_dirty = self._on_dirty
+        self.stack.octets = getattr(self.device, "octets", None)
         self.stack.timer_grain = self._grain - 1
         self._fd = self.device.fileno()
         if self._fd >= 0:
@@ -245,6 +246,19 @@ class Driver:
     def _flush_soon(self) -> None:
         if self._flush_handle is None and self.is_running and self._blocked is None:
             self._flush_handle = self.loop.call_soon(self._on_flush)
+
+    def flush_now(self) -> None:
+        """Send what is due, from inside an application's call; within a turn it follows anyway. Nobody else is told anything in here."""
+        if self._in_turn or self._blocked is not None or not self.is_running:
+            return
+        stack = self.stack
+        stack.may_tell = False
+        try:
+            self._on_flush()
+        finally:
+            stack.may_tell = True
+        if stack.writable:
+            self._flush_soon()
 
     def _on_flush(self) -> None:
         if self._flush_handle is not None:
