@@ -20,7 +20,7 @@ from tunstack.engine.stack import Stack
 WORK_A_TURN = 256  # segments in and out; then the loop's other callbacks have their turn
 BATCH_WORK = 16  # what a batch itself counts for
 LOOKS_TO_SKIP = 15  # after one in vain, for a peer that asks, is answered and asks again
-ITEMS_A_FLUSH = 256  # likewise, on the way out: at 64 KiB an item this is 16 MiB
+ITEMS_A_FLUSH = 256  # likewise, on the way out: at 256 KiB an item this is 64 MiB
 GRAIN = 1000  # least distance and step of a timer: uvloop counts milliseconds, and below half of one it would spin
 LATE = 10_000  # a timer that fires so much too late finds a process that was held up
 NEVER = 1 << 62

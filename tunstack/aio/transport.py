@@ -29,6 +29,7 @@ logger = logging.getLogger("asyncio")  # asyncio's warnings are looked for under
 
 # close() lets the FIN ride on the last data if no more than this is unsent, as if a socket's send buffer had taken it.
 CLOSE_AT_ONCE = 256 * 1024
+HIGH_WATER, LOW_WATER = 64 * 1024, 16 * 1024  # write buffer limits to begin with, asyncio's
 SEND_AT_ONCE = 64 * 1024  # octets of one write, with which segments are as large as they get
 NO_EXTRA: dict[str, Any] = {}  # what asyncio's base class keeps for get_extra_info, which is ours here: one for all
 
@@ -76,7 +77,8 @@ class StreamTransport(transports._FlowControlMixin):
     _start_tls_compatible: ClassVar[bool] = True  # asyncio's loop.start_tls() takes us
     _sendfile_compatible: ClassVar[constants._SendfileMode] = constants._SendfileMode.FALLBACK  # read and write
 
-    _loop: asyncio.AbstractEventLoop  # these four are the mixin's
+    _loop: asyncio.AbstractEventLoop  # these are the mixin's
+    _extra: dict[str, Any]
     _protocol_paused: bool
     _low_water: int
     _high_water: int
@@ -95,7 +97,12 @@ class StreamTransport(transports._FlowControlMixin):
     ) -> None:
         """Take over a connection: established, or by Fast Open about to be. `waiter` is done once `connection_made` was called."""
         self._conn = conn
-        super().__init__(NO_EXTRA, driver.loop)
+        # What the constructors of our base classes do, three calls deep.
+        self._extra = NO_EXTRA
+        self._loop = driver.loop
+        self._protocol_paused = False
+        self._high_water = HIGH_WATER
+        self._low_water = LOW_WATER
         self._driver = driver
         self._registry = registry
         self._context = context  # every callback runs in it

@@ -213,6 +213,7 @@ class TunDevice:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
+        self._writer.close()
         try:
             if self.persistent:
                 ioctl(fd, TUNSETOFFLOAD, 0)  # else it would hand its next user, who may know no virtio header, merged frames

@@ -426,4 +426,5 @@ class Connection:
         self.rto_at = self.persist_at = self.pacing_at = self.keepalive_at = self.fin_wait_2_at = self.linger_at = NEVER
         if self.rx is not None:
             self.rx.delack_at = NEVER
-        self.stack.timers.disarm(self)
+        if self.heap_at < NEVER:
+            self.stack.timers.disarm(self)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, ecn, expected, input, mtuprobe, receivewindow
+from tunstack.engine import ackpolicy, ecn, ending, input, mtuprobe, receivewindow
 from tunstack.engine.ackpolicy import DELACK_MAX, DELACK_MIN, PUSHED, PUSHED_TWICE
 from tunstack.engine.ackpolicy import MSS_MIN as SMALL
 from tunstack.engine.acks import acknowledged
@@ -62,8 +62,12 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
         or (conn.ts_ok and ((ts_val := seg.ts_val) is None or (ts_val - rx.ts_recent) & MASK >= HALF))  # seq_lt(ts_val, ts_recent): PAWS
         or not (stack := conn.stack).fast_path
     ):
-        if not (conn.stack.fast_path and expected.arrives(conn, seg, now)):
-            input.arrives(conn, seg, now)
+        if conn.stack.fast_path and ending.arrives(conn, seg, now):
+            deliver(conn)
+            if rx.delack_at < conn.heap_at and not ending.is_fin_next(conn):
+                conn.arm(rx.delack_at)
+            return
+        input.arrives(conn, seg, now)
         deliver(conn)
         return
     if conn.ts_ok and (rx.rcv_wup - seg.seq) & MASK < HALF:  # seq_le(seq, rcv_wup): RFC 7323 4.3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import chrono, output
+from tunstack.engine import chrono, ending, output
 from tunstack.engine.ackpolicy import ack_sent
 from tunstack.engine.chrono import BUSY, IDLE
 from tunstack.engine.phase import PROBE
@@ -31,12 +31,13 @@ def poll(stack: Stack, conn: Connection, now: int, max_payload: int) -> Segment 
 
     With a segment, `stack.is_drained` says that a further poll would give none and change nothing.
     """
+    if conn.state is not ESTABLISHED:
+        return ending.poll(stack, conn, now, max_payload)
     tx = conn.tx
     rx = conn.rx
     recovery = conn.recovery
     if (
-        conn.state is not ESTABLISHED  # no SYN, no FIN
-        or not recovery.is_quiet  # nothing is SACKed or lost: all that is outstanding is in the pipe
+        not recovery.is_quiet  # nothing is SACKed or lost: all that is outstanding is in the pipe
         or recovery.probe_due
         or tx.pacer is not None
         or tx.rate is not None

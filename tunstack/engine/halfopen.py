@@ -143,6 +143,7 @@ class HalfOpen:
                 self._resend(now)
                 # As long again as since the last one, as in Linux: else the peer's last SYN could meet the end of our wait.
                 self.expires_at = now + self._retransmit_delay
+                stack.first_timeouts.move(self)
             return
         if flags & ACK and seg.ack != (self.iss + 1) & MASK:
             # It may answer a cookie that was sent when the queue was full, for an earlier SYN of this one.

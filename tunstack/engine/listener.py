@@ -195,7 +195,7 @@ class Listener:
         self._half_open[seg.flow] = entry
         self.young += 1
         stack.flows[seg.flow] = entry
-        stack.timers.arm(entry, entry.expires_at)
+        stack.first_timeouts.add(entry)
         entry.send_syn_ack(entry.kind.terms, cookie)
 
     def _is_flooded(self, cookies: int) -> bool:
@@ -219,12 +219,14 @@ class Listener:
 
     def drop(self, entry: HalfOpen) -> None:
         """Take a half-open connection out."""
-        del self._half_open[entry.flow_in]
-        self.stack.flows.pop(entry.flow_in, None)
+        stack = self.stack
+        flow_in = entry.flow_in
+        del self._half_open[flow_in]
+        stack.flows.pop(flow_in, None)
         entry.expires_at = NEVER
         if not entry.timeouts:
             self.young -= 1
-        self.stack.timers.disarm(entry)
+        stack.first_timeouts.discard(entry)
 
     def is_overflown(self) -> bool:
         """Whether the accept queue takes no more, which is counted."""

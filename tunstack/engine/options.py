@@ -14,6 +14,10 @@ from tunstack.engine import ecn
 from tunstack.engine.errors import socket_error
 from tunstack.engine.keys import KeyChain
 
+SCALARS = frozenset((bool, int, str, type(None)))
+DEPTH_MAX = 3  # settings after each other whose outcome is kept ...
+MADE_MAX = 16  # ... so many of each
+
 
 @dataclass(frozen=True, slots=True)
 class SocketOptions:
@@ -55,9 +59,27 @@ class SocketOptions:
     keys: KeyChain | None = None  # TCP_MD5SIG, TCP_AO_ADD_KEY; None: the stack's. Handed over by copy
     inert: Mapping[int, int] = field(default_factory=dict)  # SOL_SOCKET's that change nothing of what TCP does here, by number
 
+    # What `having` made of this, by name and value: connections that set the same share one object, and take no time to make it.
+    _made: dict[tuple[str, type, object], SocketOptions] | None = field(default=None, init=False, repr=False, compare=False)
+    _depth: int = field(default=0, init=False, repr=False, compare=False)  # of settings from what was made anew
+
     def having(self, name: str, value: Any) -> SocketOptions:
         """Return the same with one option set, to a value that `check_option` returned."""
-        return replace(self, **{name: value})
+        kind = type(value)
+        if kind not in SCALARS:
+            return replace(self, **{name: value})
+        made = self._made
+        key = (name, kind, value)
+        other = made.get(key) if made is not None else None
+        if other is None:
+            other = replace(self, **{name: value})
+            if self._depth < DEPTH_MAX:  # who sets options to and fro gets objects of his own
+                object.__setattr__(other, "_depth", self._depth + 1)
+                if made is None:
+                    object.__setattr__(self, "_made", {key: other})
+                elif len(made) < MADE_MAX:
+                    made[key] = other
+        return other
 
 
 # Lower and upper bound of the options that Linux bounds: EINVAL outside (tcp(7), net/ipv4 behaviour).
@@ -77,7 +99,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "tos": (0, 255),
     "ttl": (1, 255),
 }
-NAMES = frozenset(each.name for each in fields(SocketOptions))
+NAMES = frozenset(each.name for each in fields(SocketOptions) if each.init)
 SNDBUF_MIN = 4608  # SOCK_MIN_SNDBUF, of the doubled value
 
 

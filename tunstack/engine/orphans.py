@@ -36,6 +36,8 @@ class Orphans:
     def add(self, conn: Connection, now: int) -> None:
         """A connection was closed and is not over. One too many is reset at once (TCPAbortOnMemory)."""
         self._all.add(conn)
+        if len(self._all) <= self._stack.sysctl.tcp_max_orphans and not self._stack.memory.is_exhausted:
+            return
         if self.are_too_many(conn, 0):
             self._stack.counters.TCPAbortOnMemory += 1
             reset(conn, now)

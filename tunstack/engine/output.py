@@ -46,7 +46,9 @@ def is_drained(conn: Connection) -> bool:
     """Whether a segment that has just left was the last: nothing amiss, no ACK due, no data or no room in the congestion window for it."""
     tx = conn.tx
     rx = conn.rx
-    if conn.state is not ESTABLISHED or conn.recovery.probe_due or not conn.recovery.is_quiet or rx.acks_due:
+    if conn.state is not ESTABLISHED and not (tx.fin_sent and tx.outstanding):
+        return False
+    if conn.recovery.probe_due or not conn.recovery.is_quiet or rx.acks_due:
         return False
     if tx.pacer is not None or tx.rate is not None or tx.urgent_end or rx.sack_blocks or rx.dsack or conn.mtu_probe or conn.uto_due:
         return False

@@ -19,6 +19,7 @@ from tunstack.engine.counters import Counters
 from tunstack.engine.datagrams import Datagrams
 from tunstack.engine.errors import socket_error
 from tunstack.engine.finwait import FinWait2
+from tunstack.engine.firsttimeouts import FirstTimeouts
 from tunstack.engine.guard import ChallengeLimit
 from tunstack.engine.halfopen import HalfOpen
 from tunstack.engine.handshake import Agreements
@@ -72,6 +73,7 @@ class Stack:
         self.proven = ProvenHosts()
         self.fastopen_cookies = fastopenclient.Cookies(config.sysctl, self.counters)
         self.timers = TimerHeap()
+        self.first_timeouts = FirstTimeouts(self.timers)
         self.path_mtu = PathMtu(config.mtu, self.sysctl, self.timers, lambda: self.connections)
         self.time_wait = TimeWaitTable(self)
         self.signatures = Signatures(self)  # keys, and who signs
@@ -394,6 +396,8 @@ class Stack:
             self.orphans.discard(conn)
         if conn.pages:
             self.memory.release(conn)
+        if self.memory.is_pressed:
+            conn.mark_dirty()  # somebody must judge whether it still is; nothing else may happen for long
         self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:

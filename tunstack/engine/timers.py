@@ -82,7 +82,9 @@ class TimerHeap:
 
     def disarm(self, owner: TimerOwner) -> None:
         """Look no more at an owner that is over, and let it go; soon, where its time is near."""
-        self._take_out(owner)
+        slot = self._slots.get(owner.heap_at >> SLOT_BITS)  # `_take_out`
+        if slot is not None:
+            slot.owners.pop(owner, None)
         owner.heap_at = NEVER
 
     def _take_out(self, owner: TimerOwner) -> None:

@@ -70,11 +70,13 @@ def close(conn: Connection, now: int) -> None:
     if conn.is_orphan:
         return
     conn.is_orphan = True
-    if conn.is_over:  # what was not read is forgotten, and on_closed, which waited for that, comes
+    state = conn.state
+    if state is CLOSED or state is TIME_WAIT:  # what was not read is forgotten, and on_closed, which waited for that, comes
         return
-    if conn.state is SYN_SENT:
+    rx = conn.rx
+    if state is SYN_SENT:
         finish(conn, None, now)
-    elif conn.rx is not None and (conn.rx.queued or conn.rx.ready):
+    elif rx is not None and (rx.queued or rx.ready):
         conn.stack.counters.TCPAbortOnClose += 1
         reset(conn, now)
         finish(conn, None, now)
@@ -86,10 +88,11 @@ def close(conn: Connection, now: int) -> None:
         queue_fin(conn)
         if conn.options.linger:
             conn.set_linger(now + conn.options.linger * SECOND)
-        if conn.state is FIN_WAIT_2:  # shut down before, FIN acknowledged
+        if state is FIN_WAIT_2:  # shut down before, FIN acknowledged
             await_peer_fin(conn, now)
-        if not conn.is_over:
-            conn.stack.orphans.add(conn, now)
+            if conn.is_over:
+                return
+        conn.stack.orphans.add(conn, now)
 
 
 def await_peer_fin(conn: Connection, now: int) -> None:

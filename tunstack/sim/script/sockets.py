@@ -376,7 +376,7 @@ def _socket_options(words: tuple[str, ...]) -> SocketOptions | None:
     if not words:
         return None
     options: dict[str, Any] = {}
-    known = {field.name for field in fields(SocketOptions)}
+    known = {field.name for field in fields(SocketOptions) if field.init}
     for name, value in map(_name_and_value, words):
         if name not in known:
             raise Failed(f"no socket option is called {name}")
