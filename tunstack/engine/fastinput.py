@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tunstack.engine import ackpolicy, ecn, ending, input, mtuprobe, receivewindow
 from tunstack.engine.ackpolicy import DELACK_MAX, DELACK_MIN, PUSHED, PUSHED_TWICE
 from tunstack.engine.ackpolicy import MSS_MIN as SMALL
-from tunstack.engine.acks import acknowledged
+from tunstack.engine.acks import acknowledged, window_changed
 from tunstack.engine.delivery import deliver
 from tunstack.engine.phase import TIMEOUT
 from tunstack.engine.receivewindow import GROW_MIN
@@ -43,8 +43,8 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
         conn.state is not ESTABLISHED
         or seg.seq != rx.rcv_nxt
         or seg.flags & ~PSH != ACK
-        or seg.window << tx.wscale != tx.snd_wnd
         or (newly_acked := (seg.ack - tx.snd_una) & MASK) > (flight := (tx.snd_nxt - tx.snd_una) & MASK)
+        or ((window := seg.window << tx.wscale) != tx.snd_wnd and not newly_acked)  # whether that one counts, numbers decide
         or not (length or newly_acked or not flight)  # with nothing in flight it is the answer to a keepalive probe
         or (
             length
@@ -78,9 +78,15 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
     conn.probes_out = 0
     counters = stack.counters
     if newly_acked:
-        tx.snd_wl1 = seg.seq
-        tx.snd_wl2 = seg.ack
-        counters.TCPHPAcks += 1
+        if window == tx.snd_wnd:
+            tx.snd_wl1 = seg.seq
+            tx.snd_wl2 = seg.ack
+            counters.TCPHPAcks += 1
+        else:
+            tx.update_window(window, seg.seq, seg.ack)
+            window_changed(conn)
+            if not length:
+                counters.TCPPureAcks += 1
         if tx.rate is None:
             _acknowledged(conn, seg.ack, newly_acked, flight, now)
         else:
