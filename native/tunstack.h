@@ -194,8 +194,8 @@ void ts_reader_begin(struct ts_reader *reader);
 void ts_reader_add(struct ts_reader *reader, const uint8_t *frame, size_t length);
 
 /* Begins a new batch and reads from a non-blocking descriptor, all that is there but for the limits. Only where a few octets of data came,
- * and the last look behind such a frame was in vain, it does not look for some time: most often the peer waits for an answer. Returns the number of records, with flags as above, or -errno if nothing
- * was read because of an error (-ENODEV for an end of file). */
+ * and the last look behind such a frame was in vain, it does not look for some time: most often the peer waits for an answer. Returns the
+ * number of records, with flags as above, or -errno if nothing was read because of an error (-ENODEV for an end of file). */
 int ts_reader_read(struct ts_reader *reader, int fd);
 
 /* ---- writer.c ---- */

@@ -7,7 +7,8 @@
 enum { NEEDS_CSUM = 1, GSO_TCPV4 = 1, GSO_ECN = 0x80, CHECKSUM_OFFSET = 16 };
 
 /* The legacy virtio_net_hdr, in the machine's byte order. */
-static void put_vnet(uint8_t *out, unsigned flags, unsigned gso_type, size_t hdr_len, size_t gso_size, size_t csum_start, size_t csum_offset)
+static void put_vnet(uint8_t *out, unsigned flags, unsigned gso_type, size_t hdr_len, size_t gso_size, size_t csum_start,
+                     size_t csum_offset)
 {
     uint16_t words[4] = {(uint16_t)hdr_len, (uint16_t)gso_size, (uint16_t)csum_start, (uint16_t)csum_offset};
     out[0] = (uint8_t)flags;

@@ -254,6 +254,20 @@ async def test_a_flood_does_not_starve_the_loop(ours):
     ours.server.close()
 
 
+async def test_a_device_that_goes_away_under_a_large_write_is_told_by_the_loop(wrapped):
+    near, far, server = await connected(wrapped)
+    await settle()
+    wrapped.devices[0].write_error = OSError(errno.EBADFD, "File descriptor in bad state")
+    near.transport.write(BIG)
+    assert near.events == ["made"] and near.transport.is_closing()
+    await near.until("lost OSError")
+    assert near.error.errno == errno.EBADFD and "pause" not in near.events
+    assert_nothing_left(wrapped.client)
+    far.transport.abort()
+    await settle()
+    server.close()
+
+
 async def test_a_driver_that_is_behind_says_so(ours):
     """A turn that ends at its bound, not for want of frames; and no longer, once all is read."""
     endpoint = ours.server
@@ -415,6 +429,24 @@ def test_a_timer_of_a_connection_does_not_put_fragments_off_for_good():
         server.close()
 
     world.run(main())
+
+
+async def test_a_deadline_that_an_idle_connection_is_given_sets_the_timer(virtual):
+    """M-42: SO_KEEPALIVE through the socket view, while nothing is to be sent and the timer is for much later, or for nothing."""
+    near, far, server = await connected(virtual)
+    await asyncio.sleep(60)
+    sock = near.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # two hours
+    await settle()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 70)
+    await asyncio.sleep(5)
+    counters = virtual.client.stack.counters
+    assert counters.TCPKeepAlive == 0
+    await asyncio.sleep(10)
+    assert counters.TCPKeepAlive == 1
+    far.transport.close()
+    await near.until("lost")
+    server.close()
 
 
 def test_clock_is_fine_for_real_loops_and_the_loops_own_for_others():

@@ -240,3 +240,17 @@ def test_run_does_without_uvloop(monkeypatch):
         return type(asyncio.get_running_loop()).__module__
 
     assert tunstack.run(main()).startswith("asyncio")
+
+
+async def test_octets_are_asked_of_the_device(ours):
+    """M-61: IpExtInOctets and IpExtOutOctets, when somebody looks."""
+    near, far, server = await connected(ours)
+    near.transport.write(bytes(5000))
+    await far.received(5000)
+    await settle()
+    client, host = ours.client.stack.read_counters(), ours.server.stack.read_counters()
+    assert client["IpExtOutOctets"] == host["IpExtInOctets"] > 5000 + 5 * 52
+    assert host["IpExtOutOctets"] == client["IpExtInOctets"] > 52
+    near.transport.close()
+    await far.until("lost")
+    server.close()

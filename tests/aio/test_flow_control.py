@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
 from aio.recorder import Recorder, connected
 from aio.worlds import BIG, settle
+
+from tunstack.aio.transport import SEND_AT_ONCE
 
 
 async def test_paused_reading_delivers_nothing_until_resumed(world):
@@ -143,3 +146,85 @@ async def test_limits_of_zero_resume_when_all_is_sent(world):
     await far.until("lost")
     assert bytes(far.data) == BIG
     server.close()
+
+
+async def test_a_large_write_leaves_at_once_and_a_small_one_with_the_turn(ours):
+    """As from a socket, so that nobody waits who need not; what is small waits for more of its kind."""
+    near, far, server = await connected(ours)
+    await settle()
+    counters = ours.client.stack.counters
+    sent = counters.TcpOutSegs
+    near.transport.write(bytes(100))
+    assert counters.TcpOutSegs == sent and near.transport.get_write_buffer_size() == 100
+    near.transport.write(bytes(SEND_AT_ONCE))
+    assert counters.TcpOutSegs > sent and near.transport.get_write_buffer_size() < SEND_AT_ONCE
+    assert await far.received(SEND_AT_ONCE + 100) == bytes(SEND_AT_ONCE + 100)
+    near.transport.close()
+    await far.until("lost")
+    server.close()
+
+
+async def test_writes_that_the_window_takes_wait_for_nothing(ours):
+    _, writer, server = await _stream(ours)
+    await _widen(writer)
+    turns = []
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    writer.write(bytes(2 * SEND_AT_ONCE))
+    await writer.drain()
+    assert not turns
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+
+
+async def test_a_write_that_leaves_at_once_tells_nobody_from_inside(ours):
+    """Another connection gets room in the flush of a large write; its protocol is told by the loop."""
+    near, _, server = await connected(ours)
+    other = Recorder()
+    await ours.create_connection(lambda: other, ours.host, server.sockets[0].getsockname()[1])
+    await settle()
+    other.transport.set_write_buffer_limits(high=0)
+    other.transport.write(b"held")  # until the flush
+    assert other.events == ["made", "pause"]
+    near.transport.write(bytes(SEND_AT_ONCE))
+    assert other.transport.get_write_buffer_size() == 0
+    assert other.events == ["made", "pause"]
+    await other.until("resume")
+    for protocol in (near, other):
+        protocol.transport.abort()
+    await settle()
+    server.close()
+
+
+async def test_a_large_write_of_who_is_paused_has_it_resumed(ours):
+    near, far, server = await connected(ours)
+    await _widen(near.transport)
+    near.transport.set_write_buffer_limits(high=0)
+    near.transport.write(b"held")  # until the flush
+    assert near.events[-1] == "pause"
+    near.transport.write(bytes(SEND_AT_ONCE))
+    assert near.events[-1] == "pause"
+    await near.until(lambda: near.events[-1] == "resume")
+    near.transport.close()
+    server.close()
+    await far.until("lost")
+
+
+async def _widen(writer):
+    """Send until the windows take some hundred thousand octets at once."""
+    for _ in range(16):
+        writer.write(bytes(SEND_AT_ONCE))
+        await settle()
+
+
+async def _stream(world):
+    """Return a connection's reader and writer, and the server, which reads and forgets."""
+
+    async def sink(reader, writer):
+        while await reader.read(SEND_AT_ONCE):
+            pass
+        writer.close()
+
+    server = await world.start_server(sink)
+    reader, writer = await world.open_connection(world.host, server.sockets[0].getsockname()[1])
+    return reader, writer, server

@@ -8,7 +8,8 @@ import pytest
 from engine.rawpeer import IRS, RawPeer, Reader
 
 from tunstack.engine.receiver import OUT_OF_ORDER_MAX
-from tunstack.wire.segment import ACK
+from tunstack.engine.state import CLOSED
+from tunstack.wire.segment import ACK, FIN, RST
 
 PAGE = 4096
 
@@ -51,6 +52,32 @@ def test_under_pressure_windows_stay_narrow_and_widen_again_after() -> None:
         peer.bring(peer.segment(other, data=bytes(1460)))
     assert not peer.stack.memory.is_pressed and other.rx.rcv_ssthresh > 4 * other.rx.advmss
     assert (counters.TCPMemoryPressures, counters.TCPMemoryPressuresChrono) == (1, 250)
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_pressure_ends_with_the_connection_that_made_it(fast_path: bool) -> None:
+    """M-33: whichever way it ends, and though nothing else happens."""
+    peer = RawPeer(tcp_mem=(10, 20, 1000))
+    peer.stack.fast_path = fast_path
+    counters = peer.stack.counters
+    for count, ending in enumerate(("abort", "reset", "last ACK"), 1):
+        hog = peer.open(1000 + count)
+        hog.send(bytes(30 * PAGE), peer.now)
+        peer.poll()
+        assert peer.stack.memory.is_pressed
+        if ending == "abort":
+            hog.abort(peer.now)
+        elif ending == "reset":
+            peer.bring(peer.segment(hog, flags=RST))
+        else:
+            peer.bring(peer.segment(hog, flags=ACK | FIN))
+            hog.close(peer.now)
+            for _ in range(100):
+                peer.poll()
+                peer.bring(peer.segment(hog))
+        peer.poll()
+        assert hog.state is CLOSED and not peer.stack.memory.is_pressed, ending
+        assert counters.TCPMemoryPressures == count
 
 
 def test_above_the_last_threshold_nothing_more_is_held() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+from ipaddress import IPv4Interface
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,6 +15,8 @@ from tunstack.device import tun
 from tunstack.device.errors import DeviceError
 from tunstack.device.tun import TunDevice
 from tunstack.device.tunplan import MTU_MAX, MTU_MIN
+from tunstack.wire import native, twin
+from tunstack.wire.segment import RST, Segment
 
 
 def refusal(name: str = "tunstack0", host_address: str = "10.77.0.1/24", mtu: int = 1500) -> DeviceError:
@@ -86,3 +91,30 @@ def test_a_clone_device_that_does_not_open_is_explained(monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "open", refuse)
     error = refusal()
     assert error.errno == number and "/dev/net/tun" in str(error) and hint in str(error)
+
+
+@pytest.mark.parametrize("codec", [native, twin], ids=lambda module: module.BACKEND)
+@pytest.mark.parametrize("item", [Segment(bytes(12), 1, 0, RST, 0), bytes(40)], ids=["segment", "packet"])
+def test_what_is_written_to_a_closed_device_reaches_nobody_who_has_its_descriptor_now(
+    monkeypatch: pytest.MonkeyPatch, codec: ModuleType, item: Segment | bytes
+) -> None:
+    """An application may close the device and open a file within one callback, and the batch it came in still bring an answer."""
+    monkeypatch.setattr(tun, "codec", codec)
+    inside, outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    device = TunDevice(inside.detach(), "tun", IPv4Interface("10.77.0.1/24"), 1500, True, True, False)
+    number = device.fileno()
+    device.close()
+    file, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if (elsewhere := file.detach()) != number:
+        os.dup2(elsewhere, number)
+        os.close(elsewhere)
+    file = socket.socket(fileno=number)
+    try:
+        with pytest.raises(OSError) as caught:
+            device.write(item)
+        assert caught.value.errno == errno.EBADF
+        with pytest.raises(BlockingIOError):
+            other.recv(100, socket.MSG_DONTWAIT)
+    finally:
+        for end in (file, other, outside):
+            end.close()

@@ -62,6 +62,23 @@ def test_super_segments_meet_the_link_at_wire_size_in_both_directions(offload: b
     assert sum(seg.packets for seg in batch.segments) == 14
 
 
+@pytest.mark.parametrize("offload", [False, True])
+def test_octets_are_those_of_whole_packets_on_either_side_of_the_link(offload: bool) -> None:
+    """M-61: a super-segment is one packet to the device that takes it whole, and cut on the link."""
+    world, device, far = wrapped(Impairment(), Impairment(loss=1.0), offload=offload)
+    assert device.write(segment(bytes(20_000), gso_size=1448))
+    assert device.write(UDP)
+    on_the_link = 20_000 + 14 * 52 + len(UDP)
+    assert device.octets() == (0, on_the_link)
+    far.read_batch()
+    assert far.octets() == (on_the_link, 0)
+    far.write(segment(bytes(20_000), gso_size=1448))
+    assert far.octets()[1] == 20_000 + (52 if offload else 14 * 52)
+    assert world.run()
+    device.read_batch()
+    assert device.octets() == (0, on_the_link)  # all of it was lost
+
+
 def test_the_delay_is_exact_in_each_direction_and_the_reader_is_told() -> None:
     world, device, far = wrapped(Impairment(delay=3000), Impairment(delay=500))
     seen: list[tuple[str, int]] = []

@@ -20,7 +20,7 @@ from tunstack.engine.stack import Stack
 WORK_A_TURN = 256  # segments in and out; then the loop's other callbacks have their turn
 BATCH_WORK = 16  # what a batch itself counts for
 LOOKS_TO_SKIP = 15  # after one in vain, for a peer that asks, is answered and asks again
-ITEMS_A_FLUSH = 256  # likewise, on the way out: at 64 KiB an item this is 16 MiB
+ITEMS_A_FLUSH = 256  # likewise, on the way out: at 256 KiB an item this is 64 MiB
 GRAIN = 1000  # least distance and step of a timer: uvloop counts milliseconds, and below half of one it would spin
 LATE = 10_000  # a timer that fires so much too late finds a process that was held up
 NEVER = 1 << 62
@@ -99,6 +99,7 @@ class Driver:
         """Begin to read the device."""
         self.is_running = True
         self.stack.on_dirty = self._on_dirty
+        self.stack.octets = getattr(self.device, "octets", None)
         self.stack.timer_grain = self._grain - 1
         self._fd = self.device.fileno()
         if self._fd >= 0:
@@ -245,6 +246,19 @@ class Driver:
     def _flush_soon(self) -> None:
         if self._flush_handle is None and self.is_running and self._blocked is None:
             self._flush_handle = self.loop.call_soon(self._on_flush)
+
+    def flush_now(self) -> None:
+        """Send what is due, from inside an application's call; within a turn it follows anyway. Nobody else is told anything in here."""
+        if self._in_turn or self._blocked is not None or not self.is_running:
+            return
+        stack = self.stack
+        stack.may_tell = False
+        try:
+            self._on_flush()
+        finally:
+            stack.may_tell = True
+        if stack.writable:
+            self._flush_soon()
 
     def _on_flush(self) -> None:
         if self._flush_handle is not None:

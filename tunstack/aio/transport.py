@@ -30,6 +30,7 @@ logger = logging.getLogger("asyncio")  # asyncio's warnings are looked for under
 # close() lets the FIN ride on the last data if no more than this is unsent, as if a socket's send buffer had taken it.
 CLOSE_AT_ONCE = 256 * 1024
 HIGH_WATER, LOW_WATER = 64 * 1024, 16 * 1024  # write buffer limits to begin with, asyncio's
+SEND_AT_ONCE = 64 * 1024  # octets of one write, with which segments are as large as they get
 NO_EXTRA: dict[str, Any] = {}  # what asyncio's base class keeps for get_extra_info, which is ours here: one for all
 
 
@@ -236,8 +237,17 @@ class StreamTransport(transports._FlowControlMixin):
         except OSError as error:
             self._fatal_error(error, "Fatal write error on transport")
             return
+        if len(data) >= SEND_AT_ONCE and not self._protocol_paused:
+            self._send_at_once()
         if not conn.was_writable and conn.unsent > self._high_water:  # the first is cheaper to ask
             self._maybe_pause_protocol()
+
+    def _send_at_once(self) -> None:
+        """Send what was written, as far as it goes, as a socket would: the writer need not wait for room, and for two turns of the loop."""
+        conn = self._conn
+        conn.was_writable = True  # nobody waits: we look ourselves
+        self._driver.flush_now()
+        conn.was_writable = conn.unsent <= self._low_water
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Write each piece by reference; the engine joins the small ones."""

@@ -108,7 +108,7 @@ def get_status(context: Context, params: Params) -> object:
 
 
 def get_counters(context: Context, params: Params) -> Record:
-    return context.endpoint.stack.counters.as_dict()
+    return context.endpoint.stack.read_counters()
 
 
 def get_metrics(context: Context, params: Params) -> Work[Record]:

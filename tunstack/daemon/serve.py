@@ -221,7 +221,7 @@ class Daemon:
                 "available": list(stack.algorithms),
                 "connections": dict(sorted(census.algorithms.items())),
             },
-            "counters": stack.counters.as_dict(),
+            "counters": stack.read_counters(),
             "memory": {"resident_octets": resident_memory()},
         }
 

@@ -15,6 +15,9 @@ from tunstack.wire.segment import Batch, Segment
 class Device(Protocol):
     """An interface that IPv4 frames come from and go to.
 
+    One that counts octets has `octets()`: those of IPv4 packets that came and that left, ever. Else IpExtInOctets and IpExtOutOctets
+    stay 0.
+
     A device with a descriptor is polled by it. One without (`fileno()` is -1) calls `on_readable`, where set,
     each time that frames arrive while none were waiting.
     """

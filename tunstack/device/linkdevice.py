@@ -40,6 +40,7 @@ class LinkDevice:
         self.forward = forward
         self.backward = backward
         self.refused = 0  # frames that the inner device took for damaged or had no room for, or that cannot be built again
+        self._sent = 0  # octets of packets
         self._clock = clock
         self._out = Way(forward, self._leave, clock)
         self._in = Way(backward, self._arrive, clock)
@@ -81,6 +82,10 @@ class LinkDevice:
         """Frames lost because too much was on the way (link.IN_FLIGHT_LIMIT)."""
         return self._out.overflowed + self._in.overflowed
 
+    def octets(self) -> tuple[int, int]:
+        """Return the octets of IPv4 packets that came over the link and that were sent over it, ever."""
+        return self._reader.octets, self._sent
+
     def read_batch(self) -> Batch:  # hot
         """Move what is due, and return what has arrived; borrowed until the next call. OSError if the inner device is gone."""
         self._check_open()
@@ -106,8 +111,10 @@ class LinkDevice:
         carry = self._out.carry
         if isinstance(item, Segment):
             for frame in codec.encode(item):
+                self._sent += len(frame)
                 carry(frame)
         else:
+            self._sent += len(item)
             carry(item)
         return True
 

@@ -35,6 +35,7 @@ class MemoryDevice:
         self.carry: Callable[[bytes], None] = _lose  # takes each frame that is written; a link or a capture puts itself here
         self.dropped = 0  # frames that found the queue full
         self.oversize = 0  # packets longer than the MTU that were to be sent
+        self._sent = 0  # octets of packets
         self._queue = queue
         self._inbox: deque[bytes] = deque()
         self._reader = codec.Reader(vnet=offload, max_frames=_BATCH)
@@ -60,6 +61,10 @@ class MemoryDevice:
         """Frames that can be read."""
         return len(self._inbox)
 
+    def octets(self) -> tuple[int, int]:
+        """Return the octets of IPv4 packets that came and that left, ever."""
+        return self._reader.octets, self._sent
+
     def read_batch(self) -> Batch:
         self._check_open()
         inbox = self._inbox
@@ -71,7 +76,9 @@ class MemoryDevice:
         if isinstance(item, bytes):
             packets = [item]
         elif self.offload and 0 < item.gso_size < item.length:
-            self.carry(_encode_whole(item))
+            frame = _encode_whole(item)
+            self._sent += len(frame) - virtio.LENGTH
+            self.carry(frame)
             return True
         else:
             packets = codec.encode(item)
@@ -79,6 +86,7 @@ class MemoryDevice:
             if len(packet) > self.mtu:
                 self.oversize += 1
             else:
+                self._sent += len(packet)
                 self.carry(virtio.NO_OFFLOAD + packet if self.offload else packet)
         return True
 

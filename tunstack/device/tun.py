@@ -176,6 +176,10 @@ class TunDevice:
         """Return the descriptor to poll, -1 once closed."""
         return self._fd
 
+    def octets(self) -> tuple[int, int]:
+        """Return the octets of IPv4 packets that came and that left, ever; a super-segment is one packet, as where Linux counts it."""
+        return self._reader.octets, self._writer.octets
+
     def read_batch(self) -> Batch:  # hot
         """Return what has arrived; borrowed until the next call. OSError (EBADFD) if the interface was removed."""
         return self._reader.read(self._fd)
@@ -209,6 +213,7 @@ class TunDevice:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
+        self._writer.close()
         try:
             if self.persistent:
                 ioctl(fd, TUNSETOFFLOAD, 0)  # else it would hand its next user, who may know no virtio header, merged frames

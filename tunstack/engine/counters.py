@@ -167,6 +167,8 @@ class Counters:
     TCPCongestionFallback: int = 0  # ours: a user's congestion control raised, and Reno took its place
     TCPHandedOver: int = 0  # ours: segments and ICMP errors that came to another worker's queue, and were handed to it
 
+    IpExtInOctets: int = 0  # these two are the device's: see Stack.read_counters
+    IpExtOutOctets: int = 0
     IpExtInNoECTPkts: int = 0
     IpExtInECT1Pkts: int = 0
     IpExtInECT0Pkts: int = 0

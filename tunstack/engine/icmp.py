@@ -133,11 +133,6 @@ class IcmpHandler:
             return
         self._send_error(fragment, icmp.time_exceeded(icmp.REASSEMBLY_TIME_EXCEEDED, first_fragment), now)
 
-    @property
-    def has_output(self) -> bool:
-        """Tell whether `poll_transmit` has something."""
-        return bool(self.output)
-
     def poll_transmit(self) -> bytes | None:
         """Return the next packet to send, None if there is none."""
         if not self.output:

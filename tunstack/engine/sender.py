@@ -283,7 +283,7 @@ class Sender:
         outstanding += size
         if limited or (
             size and (((self.snd_una - self.usage_end) & MASK) < HALF or (not self.cwnd_limited and outstanding > self.max_flight))
-        ):  # the first: seq_ge(snd_una, _usage_end)
+        ):  # the first: seq_ge(snd_una, usage_end)
             self.cwnd_limited = limited
             self.max_flight = outstanding
             self.usage_end = (self.snd_nxt + size) & MASK

@@ -83,8 +83,10 @@ class Stack:
         self.memory = Memory(self.sysctl, self.counters)
         self.flows: dict[bytes, Connection | HalfOpen | TimeWait | FinWait2] = {}  # by the flow of incoming segments
         self.writable: list[Connection] = []  # on_writable is due
+        self.may_tell = True  # ... and may be called now
         self.on_dirty: Callable[[], None] | None = None  # output appeared
         self.on_flood: Callable[[Listener], None] | None = None  # a listener's SYN queue is full, for the first time
+        self.octets: Callable[[], tuple[int, int]] | None = None  # of IPv4 packets that the device took in and sent, ever (the driver's)
         self.timer_grain = 0  # us by which `advance` comes late for want of a finer timer (the driver's); pacing makes up for it
         self.random = random
         self.neighbours: Neighbours | None = None  # stacks of other processes on the same addresses
@@ -132,6 +134,12 @@ class Stack:
     def has_output(self) -> bool:
         """Whether `poll_transmit` may have something."""
         return bool(self._dirty or self._replies or self._datagrams.output)
+
+    def read_counters(self) -> dict[str, int]:
+        """Return all counters by name, with what the device alone counts."""
+        if self.octets is not None:
+            self.counters.IpExtInOctets, self.counters.IpExtOutOctets = self.octets()
+        return self.counters.as_dict()
 
     def next_deadline(self) -> int | None:
         """Return when `advance` must be called, None if nothing is due ever."""
@@ -254,7 +262,7 @@ class Stack:
                     return out
                 dirty.popleft()
                 self._settle(conn, now)
-            if not self.writable:
+            if not (self.writable and self.may_tell):
                 return None
             # Last, so that an application that writes at once finds everything sent that could be.
             writable, self.writable = self.writable, []
@@ -388,6 +396,8 @@ class Stack:
             self.orphans.discard(conn)
         if conn.pages:
             self.memory.release(conn)
+        if self.memory.is_pressed:
+            conn.mark_dirty()  # somebody must judge whether it still is; nothing else may happen for long
         self._ports.release(conn)
 
     def abort_all(self, now: int) -> None:

@@ -32,7 +32,7 @@ def gauges(stack: Stack, census: Census | None = None) -> dict[str, int]:
 
 def values(stack: Stack, census: Census | None = None) -> dict[str, int]:
     """Return all values under nstat's names, the table before the field: `TcpExtTCPTimeouts`, which is TCPTimeouts in Counters."""
-    known = stack.counters.as_dict() | gauges(stack, census)
+    known = stack.read_counters() | gauges(stack, census)
     result = {table + field: known.pop(table + field, 0) or known.pop(field, 0) for table, fields in TABLES.items() for field in fields}
     # Each datagram once, or the fragments that it was cut into.
     result["IpOutTransmits"] = result["IpOutRequests"] - result["IpFragOKs"] + result["IpFragCreates"]

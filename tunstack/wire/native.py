@@ -302,6 +302,10 @@ class Writer:
         octets: int = self._writer.octets
         return octets
 
+    def close(self) -> None:
+        """Know the descriptor no more: whoever closes it may find its number in other hands."""
+        self._writer.fd = -1
+
     def write(self, segment: Segment) -> bool:  # hot
         """Send a segment; return False, nothing having been sent, where it would block."""
         record = _record(segment, self._ttl)

@@ -7,7 +7,7 @@ Same names and behaviour as native.py; codec.py chooses. Lengths in octets. Desc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from errno import EMSGSIZE, ENODEV
+from errno import EBADF, EMSGSIZE, ENODEV
 from io import FileIO
 
 from tunstack.wire import tcp, virtio
@@ -208,6 +208,10 @@ class Writer:
         self.lost = 0  # packets at the end of a run that found the queue full
         self.octets = 0  # of IPv4 packets, or super-segments, ever
 
+    def close(self) -> None:
+        """Know the descriptor no more: whoever closes it may find its number in other hands."""
+        self._file.close()
+
     def write(self, segment: Segment) -> bool:
         """Send a segment; return False, nothing having been sent, where it would block.
 
@@ -257,6 +261,8 @@ class Writer:
         return offload + header + payload
 
     def _put(self, frame: Buffer) -> bool:
+        if self._file.closed:
+            raise OSError(EBADF, "the writer is closed")
         if self._file.write(frame) is None:  # EAGAIN
             return False
         self.octets += len(frame) - (virtio.LENGTH if self._vnet else 0)
