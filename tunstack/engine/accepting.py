@@ -40,7 +40,7 @@ def complete(entry: HalfOpen, seg: Segment, now: int) -> bool:  # hot
         or seg.options
         or not kind.is_common
         or entry.window != kind.window
-        or listener.terms(entry.flow) is not kind.terms
+        or not kind.terms.are_current(listener.options, stack.path_mtu.get(entry.flow))
         or listener.acceptable
         or listener.options.defer_accept
         or stack.signing is not None

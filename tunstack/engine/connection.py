@@ -358,7 +358,9 @@ class Connection:
     def resume(self, now: int) -> None:
         """Deliver what was held back, and go on."""
         self.paused = False
-        deliver(self)
+        rx = self.rx
+        if rx is None or rx.queued or self.eof_due or self.is_connected or self.is_ending or rx.ready or rx.urgent is not None:
+            deliver(self)
 
     def read(self, max_len: int, now: int) -> bytes:
         """Take up to `max_len` octets from the queue of a paused connection (recv(2) without blocking); b"" if there are none.

@@ -13,11 +13,13 @@ from tunstack.engine import chrono, output, receivewindow
 from tunstack.engine.ackpolicy import DELACK_MAX, DELACK_MIN, ack_sent
 from tunstack.engine.acks import acknowledged
 from tunstack.engine.chrono import BUSY
+from tunstack.engine.delivery import deliver
 from tunstack.engine.phase import PROBE
 from tunstack.engine.receivewindow import advertise
 from tunstack.engine.retransmission import set_timer
 from tunstack.engine.rtt import RTO_MIN
 from tunstack.engine.scoreboard import Flight
+from tunstack.engine.sink import NULL_SINK
 from tunstack.engine.state import CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT_1, LAST_ACK
 from tunstack.engine.timers import NEVER
 from tunstack.seq import HALF, MASK
@@ -109,6 +111,29 @@ def _fin(conn: Connection, seg: Segment, is_timed: bool, now: int) -> bool:  # h
     conn.eof_due = True  # `transitions.fin_received`
     conn.state = CLOSE_WAIT
     return True
+
+
+def tell(conn: Connection) -> None:  # hot
+    """Call the sink for what `arrives` brought: `delivery.deliver`, where nothing else is due."""
+    rx = conn.rx
+    if conn.is_delivering or conn.is_connected or rx.queue or rx.urgent is not None:
+        deliver(conn)
+    elif conn.is_orphan:
+        if conn.is_ending and not conn.is_told:
+            conn.is_told = True
+            sink, conn.sink = conn.sink, NULL_SINK
+            sink.on_closed(conn.error_due)
+    elif conn.eof_due and not conn.paused and not conn.is_ending:
+        conn.eof_due = False
+        conn.is_delivering = True
+        try:
+            conn.sink.on_eof()
+        finally:
+            conn.is_delivering = False
+        if conn.is_ending:  # by what the sink did
+            deliver(conn)
+    else:
+        deliver(conn)
 
 
 def is_fin_next(conn: Connection) -> bool:

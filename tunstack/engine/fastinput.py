@@ -63,7 +63,7 @@ def on_segment(conn: Connection, seg: Segment, now: int) -> None:  # hot
         or not (stack := conn.stack).fast_path
     ):
         if conn.stack.fast_path and ending.arrives(conn, seg, now):
-            deliver(conn)
+            ending.tell(conn)
             if rx.delack_at < conn.heap_at and not ending.is_fin_next(conn):
                 conn.arm(rx.delack_at)
             return
