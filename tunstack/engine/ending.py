@@ -145,7 +145,7 @@ def is_fin_next(conn: Connection) -> bool:
 def _last_ack(conn: Connection, seg: Segment) -> bool:
     """The ACK of our FIN, after the peer's: the connection is over, and what else the ACK may tell is of no use to anybody."""
     tx = conn.tx
-    if seg.ack != tx.snd_nxt or not tx.fin_sent or conn.fastopen is not None:
+    if seg.ack != tx.snd_nxt or not tx.fin_sent or conn.fastopen is not None or conn.mtu_probe is not None:
         return False
     tx.una_position += (seg.ack - tx.snd_una - 1) & MASK
     tx.snd_una = seg.ack
