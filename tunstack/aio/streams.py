@@ -4,7 +4,7 @@ asyncio's own copies everything into one bytearray and out of it again. This one
 returns a large one as it is. Whatever else a reader can do is left to asyncio's class, after the pieces were poured into its
 bytearray: lines, separators, exact lengths, limits, exceptions and their texts are asyncio's because they are done by asyncio.
 
-Deviates: `read(n)` may return less than n octets when more have come, where a large piece is next: the next call returns that whole.
+Deviates: `read(n)` may return less than n octets when more have come: a large piece comes alone, and so does what precedes it.
 Lengths are octets.
 """
 
