@@ -659,13 +659,14 @@ class Prompt:
 
     def __init__(self) -> None:
         self.batches = []
+        self.acks = []  # what was acknowledged, by bare ACKs
 
     def fileno(self):
         return -1
 
-    def bring(self, seg):
+    def bring(self, *segments):
         batch = Batch()
-        batch.segments.append(seg)
+        batch.segments.extend(segments)
         self.batches.append(batch)
 
     def read_batch(self):
@@ -674,6 +675,8 @@ class Prompt:
     def write(self, seg):
         if seg.flags & SYN:
             self.bring(Segment(reverse_flow(seg.flow), 1, seg.seq + 1, ACK, 1000))
+        elif not seg.length:
+            self.acks.append(seg.ack)
         return True
 
     def close(self):
@@ -696,4 +699,26 @@ async def test_time_goes_on_from_one_batch_of_a_turn_to_the_next(prompt):
         await asyncio.sleep(0)
     (conn,) = endpoint.stack.connections
     assert conn.rtt.srtt >= 300
+    server.close()
+
+
+@pytest.mark.parametrize(("size", "acks"), [(5000, [60_001, 75_001]), (1000, [3001, 6001, 9001, 12_001, 15_001])])
+async def test_batches_of_large_segments_share_their_acks(prompt, size, acks):
+    """M-32: one ACK for up to four batches of a bulk transfer, which are there one behind the other; else one a batch at the latest."""
+    endpoint, device = prompt.server, prompt.devices[1]
+    server = await endpoint.create_server(Recorder, port=80)
+    flow = pack_flow(bytes([10, 77, 0, 1]), 4000, bytes([10, 77, 0, 2]), 80)
+    device.bring(Segment(flow, 0, 0, SYN, 1000, mss=1000))
+    device.on_readable()
+    while not endpoint.stack.counters.TcpPassiveOpens:
+        await asyncio.sleep(0)
+    (conn,) = endpoint.stack.connections
+    conn.rx.rcv_adv += 65536  # the window is no matter here
+    for first in range(0, 15, 3):
+        ats = [1 + number * size for number in range(first, first + 3)]
+        device.bring(*(Segment(flow, at, conn.tx.snd_nxt, ACK, 1000, (bytes(size),), size, gso_size=1000) for at in ats))
+    device.on_readable()
+    while len(device.acks) < len(acks):
+        await asyncio.sleep(0)
+    assert device.acks == acks
     server.close()

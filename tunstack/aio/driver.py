@@ -19,6 +19,8 @@ from tunstack.engine.stack import Stack
 
 WORK_A_TURN = 256  # segments in and out; then the loop's other callbacks have their turn
 BATCH_WORK = 16  # what a batch itself counts for
+BULK, LARGE = 3, 4096  # segments of a batch, octets of the last: a bulk transfer, whose next batch may be there already ...
+HELD_MAX = 3  # ... then what so many of them cause is sent with what the next one does: not an ACK for every segment of many flows
 LOOKS_TO_SKIP = 15  # after one in vain, for a peer that asks, is answered and asks again
 ITEMS_A_FLUSH = 256  # likewise, on the way out: at 256 KiB an item this is 64 MiB
 GRAIN = 1000  # least distance and step of a timer: uvloop counts milliseconds, and below half of one it would spin
@@ -178,7 +180,7 @@ class Driver:
             self._read_soon()
 
     def _turn(self) -> None:  # hot
-        """Read some batches; what each causes is sent before the next, so that there is one ACK a batch.
+        """Read some batches; what each causes is sent before the next, so that there is one ACK a batch; in bulk one for a few.
 
         Time stands still within a batch, not from one to the next: the answer to what the first has caused may be in the second.
         A peer on our own CPU has answered by the time that our write returns; one on another has still to wake up, and we need not look.
@@ -186,7 +188,7 @@ class Driver:
         stack = self.stack
         read_batch = self.device.read_batch
         self._goes_on = True
-        work = 0
+        work = held = 0
         while work < WORK_A_TURN:
             try:
                 batch = read_batch()
@@ -197,11 +199,18 @@ class Driver:
             segments = batch.segments
             if not (segments or batch.packets or batch.checksum_errors or batch.header_errors or batch.ignored):
                 stack.memory.is_behind = False
+                if held:
+                    self._flush(self._now)
                 if work and self._fd >= 0:
                     self._looks_to_skip = LOOKS_TO_SKIP
                 return
             now = self._now = self._clock()
             stack.receive(batch, now)
+            if len(segments) >= BULK and segments[-1].length >= LARGE and held < HELD_MAX and self._goes_on and not batch.packets:
+                held += 1
+                work += len(segments) + BATCH_WORK
+                continue
+            held = 0
             sent = self._flush(now)
             if batch.packets:
                 self._arm(now)  # fragments have a deadline of their own
@@ -213,6 +222,8 @@ class Driver:
             work += len(segments) + sent + BATCH_WORK
         else:
             stack.memory.is_behind = True
+            if held:
+                self._flush(self._now)
         if self._fd < 0 and self.is_running:
             self._read_soon()  # with a descriptor the loop comes back by itself
 
