@@ -149,7 +149,7 @@ def _poll_lone(stack: Stack, conn: Connection, size: int, now: int) -> Segment: 
 
 
 def _send(stack: Stack, conn: Connection, seq: int, position: int, size: int, is_drained: bool, now: int) -> Segment:  # hot
-    """Make the segment of new data that stands on the scoreboard already: `output.poll_data` and `output.make_data`.
+    """Make the segment of new data that stands on the scoreboard already: `output.poll_data` and `outgoing.make_data`.
 
     `position` is that of `seq` in the queue. `is_drained`: no data will follow now.
     """
@@ -204,7 +204,7 @@ def _send(stack: Stack, conn: Connection, seq: int, position: int, size: int, is
 
 
 def _poll_ack(stack: Stack, conn: Connection, is_drained: bool, now: int) -> Segment | None:  # hot
-    """A bare ACK, if one is due: `output.poll_ack`. `is_drained`: there is no data, or no room for it in the congestion window."""
+    """A bare ACK, if one is due: `outgoing.poll_ack`. `is_drained`: there is no data, or no room for it in the congestion window."""
     rx = conn.rx
     if not rx.acks_due:
         return None

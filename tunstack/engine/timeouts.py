@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import ackpolicy, mtuprobe, output, retransmission, transitions, usertimeout
+from tunstack.engine import ackpolicy, mtuprobe, outgoing, retransmission, transitions, usertimeout
 from tunstack.engine.fastopenrequest import is_writable
 from tunstack.engine.phase import PROBE, REORDER, TIMEOUT
 from tunstack.engine.rtt import RTO_INITIAL, RTO_MAX, retries_timeout
@@ -167,7 +167,7 @@ def keepalive_timeout(conn: Connection, now: int) -> None:
         conn.keepalive_probes += 1
         conn.stack.counters.TCPKeepAlive += 1
         conn.segs_out += 1
-        conn.stack.emit(output.make_probe(conn, now))
+        conn.stack.emit(outgoing.make_probe(conn, now))
         at = now + (conn.options.keepintvl or sysctl.tcp_keepalive_intvl) * SECOND
     conn.keepalive_at = at
     conn.arm(at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunstack.engine import control, mtuprobe, output
+from tunstack.engine import control, mtuprobe, outgoing
 from tunstack.engine.errors import socket_error
 from tunstack.engine.rtt import RTO_FALLBACK
 from tunstack.engine.state import (
@@ -127,7 +127,7 @@ def reset(conn: Connection, now: int) -> None:
         needed = conn.state in SYNCHRONIZED or conn.state is SYN_RECEIVED
     if needed:
         conn.stack.counters.TcpOutRsts += 1
-        conn.stack.emit(output.make_reset(conn, now))
+        conn.stack.emit(outgoing.make_reset(conn, now))
 
 
 def fin_acked(conn: Connection, now: int) -> None:
