@@ -72,7 +72,7 @@ class TestOwnInterface:
     def test_it_is_configured_and_up_and_gone_once_closed(self, namespace: Namespace, offload: bool) -> None:
         device = namespace.open_tun("t0", host_address="10.9.8.1/28", mtu=9000, offload=offload)
         shown = namespace.run("ip -d address show t0").stdout
-        for part in ("mtu 9000", "LOWER_UP", "qlen 5000", "inet 10.9.8.1/28", f"pi off vnet_hdr {'on' if offload else 'off'} persist off"):
+        for part in ("mtu 9000", "LOWER_UP", "qlen 16384", "inet 10.9.8.1/28", f"pi off vnet_hdr {'on' if offload else 'off'} persist off"):
             assert part in shown
         assert "10.9.8.0/28 dev t0" in namespace.run("ip route").stdout
         assert (device.name, device.mtu, device.offload, device.persistent) == ("t0", 9000, offload, False)
